@@ -1,0 +1,1 @@
+"""Flow to member: the preference table, and the data planes that follow it."""

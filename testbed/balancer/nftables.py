@@ -1,0 +1,120 @@
+"""The nftables backend: the owner map and the eligible set of each rule, changed in one transaction.
+
+The rules around them are the fabric's (:mod:`testbed.plan.ruleset`); the table is ``ip testbed``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from testbed.balancer.base import MemberCounters, Update
+from testbed.balancer.preference import NOBODY, PreferenceTable
+from testbed.kernel import nft
+from testbed.kernel.nft_elements import Elements, commit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from testbed.plan.model import Rule
+
+__all__ = ["TABLE", "NftablesBackend", "install", "preference_table", "read_eligible"]
+
+#: The fabric's own table.
+TABLE = "testbed"
+
+
+def preference_table(rule: Rule) -> PreferenceTable:
+    """The preference table of a rule; members are named by machine and network interface."""
+    names = {member.id: f"{member.machine}/{member.network_interface}" for member in rule.members}
+    return PreferenceTable(rule.key, names, rule.buckets)
+
+
+def install(
+    ruleset: str, tables: tuple[str, ...], rules: tuple[Rule, ...], eligible: Mapping[int, frozenset[int]]
+) -> None:
+    """Replace the fabric's tables in one transaction, with these members eligible from its first packet on."""
+    gone = "".join(f"add table {table}\ndelete table {table}\n" for table in tables)
+    filled = "".join(_fill(rule, eligible.get(rule.id, frozenset())) for rule in rules)
+    nft.run(f"{gone}{ruleset}\n{filled}")
+
+
+def _fill(rule: Rule, eligible: frozenset[int]) -> str:
+    present = sorted(eligible & {member.id for member in rule.members})
+    if not present:
+        return ""
+    owners = preference_table(rule).owners(present)
+    elements = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
+    return (
+        f"add element ip {TABLE} owner_{rule.id} {{ {elements} }}\n"
+        f"add element ip {TABLE} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
+    )
+
+
+def read_eligible(rule: int) -> frozenset[int]:
+    """Members that the kernel takes as eligible for a rule now.
+
+    Raises:
+        LabError: The rule is not in the kernel.
+    """
+    objects = nft.list_table(f"list set ip {TABLE} eligible_{rule}")
+    elements = next(each["set"] for each in objects if "set" in each).get("elem", [])
+    return frozenset(int(each) for each in elements)
+
+
+class NftablesBackend:
+    """See :class:`testbed.balancer.base.Backend`. Make it in the fabric's namespace: it reads what is there."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self._rules = {rule.id: rule for rule in rules}
+        self._tables = {rule.id: preference_table(rule) for rule in rules}
+        self._eligible = {rule.id: read_eligible(rule.id) for rule in rules}
+        self._owners = {number: table.owners(self._eligible[number]) for number, table in self._tables.items()}
+
+    def eligible(self) -> Mapping[int, frozenset[int]]:
+        """Per rule, the eligible members, read from the kernel."""
+        return {number: read_eligible(number) for number in self._rules}
+
+    def apply(self, rule: int, eligible: frozenset[int]) -> Update:
+        """Make exactly these members eligible: elements are deleted and added in one batch.
+
+        Raises:
+            LabError: The kernel refuses, for example because somebody else changed the table.
+        """
+        start = time.perf_counter()
+        before, now = self._owners[rule], self._tables[rule].owners(eligible)
+        moved = np.flatnonzero(before != now).astype(np.uint32)
+        commit(TABLE, self._changes(rule, moved, before, now, eligible))
+        self._owners[rule], self._eligible[rule] = now, eligible
+        return Update(rule, eligible, len(moved), (time.perf_counter() - start) * 1000)
+
+    def _changes(
+        self,
+        rule: int,
+        moved: NDArray[np.uint32],
+        before: NDArray[np.uint32],
+        now: NDArray[np.uint32],
+        eligible: frozenset[int],
+    ) -> list[Elements]:
+        owned = moved[before[moved] != NOBODY]
+        given = moved[now[moved] != NOBODY]
+        left = np.array(sorted(self._eligible[rule] - eligible), dtype=np.uint32)
+        joined = np.array(sorted(eligible - self._eligible[rule]), dtype=np.uint32)
+        changes = [
+            Elements(f"owner_{rule}", owned, delete=True),
+            Elements(f"owner_{rule}", given, now[given]),
+            Elements(f"eligible_{rule}", left, delete=True),
+            Elements(f"eligible_{rule}", joined),
+        ]
+        return [change for change in changes if len(change.keys)]
+
+    def counters(self) -> Mapping[int, MemberCounters]:
+        """Flows and packets per member since the table was loaded."""
+        objects = nft.list_table(f"list counters table ip {TABLE}")
+        packets = {each["counter"]["name"]: int(each["counter"]["packets"]) for each in objects if "counter" in each}
+        members = {member.id for rule in self._rules.values() for member in rule.members}
+        return {each: MemberCounters(packets[f"flows_{each}"], packets[f"packets_{each}"]) for each in members}

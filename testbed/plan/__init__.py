@@ -1,0 +1,1 @@
+"""Topology to plan: effective routes, rulesets, kernel objects. Pure."""

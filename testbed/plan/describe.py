@@ -1,0 +1,47 @@
+"""Kernel objects as the commands one would type for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from testbed.plan import objects
+
+if TYPE_CHECKING:
+    from testbed.plan.objects import KernelObject
+
+__all__ = ["describe"]
+
+
+def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911 - one case per kind of object
+    """The object in the words of ``ip``, ``sysctl`` and ``nft``; one line, a ruleset as many as it has."""
+    match thing:
+        case objects.Namespace():
+            return f"ip netns add {thing.namespace}"
+        case objects.Sysctl():
+            return f"sysctl -w {thing.key}={thing.value}"
+        case objects.Veth():
+            return (
+                f"ip link add {thing.name} address {thing.mac} mtu {thing.mtu} type veth "
+                f"peer {thing.peer_name} netns {thing.peer_namespace} address {thing.peer_mac}"
+            )
+        case objects.LinkUp():
+            return f"ip link set {thing.link} up"
+        case objects.Address():
+            return f"ip address add {thing.address} dev {thing.link}"
+        case objects.Neighbor():
+            return f"ip neighbour replace {thing.address} lladdr {thing.mac} dev {thing.link} nud permanent"
+        case objects.Route():
+            kind = "blackhole " if thing.kind == "blackhole" else ""
+            via = f" via {thing.gateway}" if thing.gateway else ""
+            link = f" dev {thing.link}" if thing.link else ""
+            onlink = " onlink" if thing.gateway else ""
+            table = "" if thing.table == 254 else f" table {thing.table}"
+            return f"ip route add {kind}{thing.destination}{via}{link}{onlink}{table} proto static"
+        case objects.RoutingRule():
+            return f"ip rule add priority {thing.priority} fwmark {thing.mark:#x}/{thing.mask:#x} lookup {thing.table}"
+        case objects.Ruleset():
+            return f"nft -f - <<'END'\n{thing.text}END"
+        case objects.Program():
+            return f"# program {thing.kind} {thing.config}"
+        case objects.Controller():
+            return "# probe controller"

@@ -1,0 +1,149 @@
+"""What a compiled lab is: machines, network interfaces, balancing rules, and the kernel objects behind them.
+
+All frozen and plain, so a plan can be compared and printed.
+Times are Azure's, in seconds, before ``time_scale``; ``scaled()`` gives the lab's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from testbed.errors import UnknownLabError
+
+if TYPE_CHECKING:
+    from testbed.plan.objects import KernelObject
+
+__all__ = ["Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInterface:
+    """One network interface of a machine.
+
+    ``name`` in ``namespace`` is what the guest sees (``eth0``); ``fabric_name`` is the other end of the
+    cable, in the fabric. Both ends carry the same frames.
+    """
+
+    machine: str
+    name: str
+    namespace: str
+    fabric_name: str
+    address: str
+    prefix_length: int
+    mac: str
+    virtual_network: str
+    subnet: str
+    enable_ip_forwarding: bool
+    backend_address_pools: tuple[str, ...]
+    member_id: int
+    """Low 16 bits of the packet mark that steers to this network interface; 0: it is in no pool."""
+
+    @property
+    def subnet_key(self) -> str:
+        """``virtual_network/subnet``."""
+        return f"{self.virtual_network}/{self.subnet}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine; its first network interface is the primary."""
+
+    name: str
+    namespace: str
+    runtime: str
+    program: str | None
+    standby: bool
+    """Whether its probe is meant to fail while another machine is active."""
+    network_interfaces: tuple[NetworkInterface, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A health probe as the controller runs it; times in seconds, before ``time_scale``."""
+
+    name: str
+    protocol: str
+    port: int
+    request_path: str | None
+    interval_in_seconds: float
+    probe_threshold: int
+    no_healthy_backends_behavior: str
+
+    @property
+    def timeout_in_seconds(self) -> float:
+        """An answer later than this is a failure: min(interval, 30 s)."""
+        return min(self.interval_in_seconds, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a backend address pool."""
+
+    id: int
+    machine: str
+    network_interface: str
+    namespace: str
+    address: str
+    fabric_name: str
+    forwards: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One HA Ports rule: a frontend address and the pool behind it.
+
+    ``id`` is the rule's conntrack zone and names its nftables objects (``owner_1``, ``eligible_1``).
+    """
+
+    id: int
+    load_balancer: str
+    frontend: str
+    name: str
+    frontend_address: str
+    virtual_network: str
+    backend_address_pool: str
+    enable_floating_ip: bool
+    idle_timeout_in_minutes: int
+    buckets: int
+    members: tuple[Member, ...]
+    probe: Probe | None
+
+    @property
+    def key(self) -> str:
+        """``load_balancer/frontend/rule``; seeds the preference table."""
+        return f"{self.load_balancer}/{self.frontend}/{self.name}"
+
+    @property
+    def transit(self) -> bool:
+        """Whether the members forward (NVAs) rather than answer (application servers)."""
+        return any(member.forwards for member in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a lab is made of. ``objects`` stand in order of creation."""
+
+    lab: str
+    time_scale: float
+    fabric: str
+    machines: tuple[Machine, ...]
+    rules: tuple[Rule, ...]
+    ids: tuple[tuple[str, int], ...]
+    objects: tuple[KernelObject, ...]
+
+    def scaled(self, seconds: float) -> float:
+        """Azure's seconds as the lab's seconds."""
+        return seconds * self.time_scale
+
+    def machine(self, name: str) -> Machine:
+        """The machine of this name.
+
+        Raises:
+            UnknownLabError: There is none.
+        """
+        for machine in self.machines:
+            if machine.name == name:
+                return machine
+        names = ", ".join(machine.name for machine in self.machines)
+        raise UnknownLabError(f"lab {self.lab!r} has no machine {name!r}", fix=f"machines: {names}")

@@ -1,0 +1,136 @@
+"""The kernel objects of a lab, one frozen class each. Two plans are compared by comparing these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "Address",
+    "Controller",
+    "KernelObject",
+    "LinkUp",
+    "Namespace",
+    "Neighbor",
+    "Program",
+    "Route",
+    "RoutingRule",
+    "Ruleset",
+    "Sysctl",
+    "Veth",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A named network namespace (``ip netns``)."""
+
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A ``net.*`` setting of one namespace."""
+
+    namespace: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A cable: a veth pair from the fabric (``namespace``, this end is up) to a machine (``peer_namespace``)."""
+
+    namespace: str
+    name: str
+    altname: str
+    mac: str
+    mtu: int
+    peer_namespace: str
+    peer_name: str
+    peer_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A machine's end of a cable is up."""
+
+    namespace: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address with its prefix length on a link."""
+
+    namespace: str
+    link: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A permanent neighbour: the fabric knows every network interface, it never asks by ARP."""
+
+    namespace: str
+    link: str
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route. ``kind`` is ``unicast`` or ``blackhole``; a gateway is always taken as on-link."""
+
+    namespace: str
+    table: int
+    destination: str
+    kind: str = "unicast"
+    gateway: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """A policy rule: packets whose mark matches use a table."""
+
+    namespace: str
+    priority: int
+    mark: int
+    mask: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """nftables tables of one namespace, replaced as a whole in one transaction.
+
+    ``text`` defines exactly the ``tables`` (``family name``); element lists that change while the lab runs
+    (owners and eligible members) are not part of it.
+    """
+
+    namespace: str
+    tables: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A process of a machine, e.g. the echo server; ``config`` is its JSON configuration."""
+
+    namespace: str
+    machine: str
+    kind: str
+    config: str
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """The probe controller of the lab; ``config`` is a digest of what it was started with."""
+
+    namespace: str
+    config: str
+
+
+KernelObject = (
+    Namespace | Sysctl | Veth | LinkUp | Address | Neighbor | Route | RoutingRule | Ruleset | Program | Controller
+)

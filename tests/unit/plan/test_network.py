@@ -1,0 +1,127 @@
+"""Where packets go: intervals, targets, and the ruleset made of them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.plan import objects
+from testbed.plan.compile import compile_plan, network_of
+from testbed.plan.describe import describe
+from testbed.plan.network import Drop, ToInternet, ToNetworkInterface, ToRule
+from testbed.plan.numbers import Numbers
+from testbed.topology.model import Topology
+
+TOPOLOGIES = Path(__file__).parents[3] / "topologies"
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def document(name: str) -> Topology:
+    return Topology.model_validate(yaml.safe_load((TOPOLOGIES / f"{name}.yaml").read_text()))
+
+
+HUB_SPOKE = document("hub-spoke")
+PLAN = compile_plan(HUB_SPOKE, "hub-spoke", Numbers(), "/run/testbed/hub-spoke")
+NETWORK = network_of(HUB_SPOKE, PLAN)
+
+
+def target(subnet: str, address: str) -> object:
+    view = next(each for each in NETWORK.subnets if each.key == subnet)
+    return NETWORK.target(view, IPv4Address(address))
+
+
+def test_spoke_to_spoke_goes_through_the_balancer() -> None:
+    """The route table of the spoke's subnet sends what is for the other spoke to the frontend."""
+    assert isinstance(target("spoke1/workload", "10.2.0.4"), ToRule)
+
+
+def test_hub_to_spoke_is_direct() -> None:
+    """The NVA's subnet has no route table: the peered spoke is delivered to directly."""
+    found = target("hub/nva", "10.2.0.4")
+    assert isinstance(found, ToNetworkInterface)
+    assert found.network_interface.machine == "web2"
+
+
+def test_frontend_itself_is_balanced_too() -> None:
+    """Packets addressed to the frontend reach the rule without a user route."""
+    assert isinstance(target("hub/nva", "10.0.2.4"), ToRule)
+
+
+def test_internet_and_reserved_ranges() -> None:
+    """What is public leaves from the hub; what is private and unknown is dropped."""
+    assert isinstance(target("hub/nva", "203.0.113.4"), ToInternet)
+    assert isinstance(target("hub/nva", "192.168.1.1"), Drop)
+    assert isinstance(target("hub/nva", "10.0.1.99"), Drop)
+
+
+@given(st.ip_addresses(v=4), st.sampled_from([each.key for each in NETWORK.subnets]))
+def test_intervals_agree_with_targets(address: IPv4Address, key: str) -> None:
+    """An address is in an interval exactly when it is balanced or leaves for the internet."""
+    view = next(each for each in NETWORK.subnets if each.key == key)
+    found = [each.target for each in NETWORK.intervals(view) if each.first <= address <= each.last]
+    where = NETWORK.target(view, address)
+    assert found == ([where] if isinstance(where, ToRule | ToInternet) else [])
+
+
+@pytest.mark.parametrize("name", ["hub-spoke", "all-ports-app", "all-ports-app-dsr"])
+def test_plans_are_as_recorded(name: str, request: pytest.FixtureRequest) -> None:
+    """The whole plan of a ready topology; UPDATE_GOLDEN=1 records it anew."""
+    import os
+
+    plan = compile_plan(document(name), name, Numbers(), f"/run/testbed/{name}")
+    text = "\n".join(f"[{each.namespace}] {describe(each)}" for each in plan.objects) + "\n"
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert golden.read_text() == text, request.node.name
+
+
+def test_overlapping_networks_that_are_not_peered_get_tables_of_their_own() -> None:
+    """Two virtual networks with the same space and the same addresses do not meet."""
+    space = {"address_space": ["10.0.0.0/16"], "subnets": [{"name": "s", "address_prefix": "10.0.0.0/24"}]}
+    twins = Topology.model_validate(
+        {
+            "name": "twins",
+            "virtual_networks": [{"name": "one", **space}, {"name": "two", **space}],
+            "machines": [
+                {"name": f"m{name}", "network_interfaces": [{"subnet": f"{name}/s", "private_ip_address": "10.0.0.4"}]}
+                for name in ("one", "two")
+            ],
+        }
+    )
+    plan = compile_plan(twins, "twins", Numbers(), "/run/testbed/twins")
+    found = [each for each in plan.objects if isinstance(each, objects.Route) and each.destination == "10.0.0.4/32"]
+    assert {(each.table, each.link) for each in found} == {(50001, "mone-eth0"), (50002, "mtwo-eth0")}
+
+
+def test_renaming_nothing_renumbers_nothing() -> None:
+    """A machine added in front of the others leaves their numbers, marks and addresses alone."""
+    raw = yaml.safe_load((TOPOLOGIES / "hub-spoke.yaml").read_text())
+    extra = {"name": "aaa", "network_interfaces": [{"subnet": "spoke1/workload", "private_ip_address": "10.1.0.9"}]}
+    raw["machines"].insert(0, extra)
+    grown = compile_plan(Topology.model_validate(raw), "hub-spoke", Numbers(dict(PLAN.ids)), "/run/testbed/hub-spoke")
+    before = {each.name: each for each in PLAN.machines}
+    assert all(before[each.name] == each for each in grown.machines if each.name != "aaa")
+    assert grown.rules == PLAN.rules
+
+
+def test_long_names_are_shortened_and_stay_apart() -> None:
+    """Interfaces of machines with long, similar names get different short names of at most 15 characters."""
+    raw = yaml.safe_load((TOPOLOGIES / "hub-spoke.yaml").read_text())
+    for number in (5, 6):
+        raw["machines"].append(
+            {
+                "name": f"a-machine-with-a-very-long-name-{number}",
+                "network_interfaces": [{"subnet": "spoke1/workload", "private_ip_address": f"10.1.0.{number}"}],
+            }
+        )
+    plan = compile_plan(Topology.model_validate(raw), "x", Numbers(), "/run/testbed/x")
+    names = [each.fabric_name for machine in plan.machines for each in machine.network_interfaces]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= 15
