@@ -13,7 +13,7 @@ import numpy as np
 from testbed.balancer.base import MemberCounters, Update
 from testbed.balancer.preference import NOBODY, PreferenceTable
 from testbed.kernel import nft
-from testbed.kernel.nft_elements import Elements, commit
+from testbed.kernel.nft_elements import Elements, NftSocket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,9 +61,11 @@ def read_eligible(rule: int) -> frozenset[int]:
     Raises:
         LabError: The rule is not in the kernel.
     """
-    objects = nft.list_table(f"list set ip {TABLE} eligible_{rule}")
-    elements = next(each["set"] for each in objects if "set" in each).get("elem", [])
-    return frozenset(int(each) for each in elements)
+    socket = NftSocket(TABLE)
+    try:
+        return socket.elements(f"eligible_{rule}")
+    finally:
+        socket.close()
 
 
 class NftablesBackend:
@@ -71,13 +73,21 @@ class NftablesBackend:
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self._rules = {rule.id: rule for rule in rules}
+        self._socket = NftSocket(TABLE)
         self._tables = {rule.id: preference_table(rule) for rule in rules}
-        self._eligible = {rule.id: read_eligible(rule.id) for rule in rules}
+        self._eligible = {rule.id: self._read(rule.id) for rule in rules}
         self._owners = {number: table.owners(self._eligible[number]) for number, table in self._tables.items()}
+
+    def _read(self, rule: int) -> frozenset[int]:
+        return self._socket.elements(f"eligible_{rule}")
+
+    def close(self) -> None:
+        """Give the netlink socket back."""
+        self._socket.close()
 
     def eligible(self) -> Mapping[int, frozenset[int]]:
         """Per rule, the eligible members, read from the kernel."""
-        return {number: read_eligible(number) for number in self._rules}
+        return {number: self._read(number) for number in self._rules}
 
     def apply(self, rule: int, eligible: frozenset[int]) -> Update:
         """Make exactly these members eligible: elements are deleted and added in one batch.
@@ -88,7 +98,7 @@ class NftablesBackend:
         start = time.perf_counter()
         before, now = self._owners[rule], self._tables[rule].owners(eligible)
         moved = np.flatnonzero(before != now).astype(np.uint32)
-        commit(TABLE, self._changes(rule, moved, before, now, eligible))
+        self._socket.commit(self._changes(rule, moved, before, now, eligible))
         self._owners[rule], self._eligible[rule] = now, eligible
         return Update(rule, eligible, len(moved), (time.perf_counter() - start) * 1000)
 
@@ -114,7 +124,6 @@ class NftablesBackend:
 
     def counters(self) -> Mapping[int, MemberCounters]:
         """Flows and packets per member since the table was loaded."""
-        objects = nft.list_table(f"list counters table ip {TABLE}")
-        packets = {each["counter"]["name"]: int(each["counter"]["packets"]) for each in objects if "counter" in each}
+        packets = self._socket.counters()
         members = {member.id for rule in self._rules.values() for member in rule.members}
         return {each: MemberCounters(packets[f"flows_{each}"], packets[f"packets_{each}"]) for each in members}

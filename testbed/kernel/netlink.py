@@ -1,16 +1,15 @@
-"""Links, addresses, routes, rules and neighbours of the namespace one is in, by netlink (pyroute2)."""
+"""Links, addresses, routes, rules and neighbours of the namespace one is in, by netlink."""
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from typing import TYPE_CHECKING, Self
 
 from testbed.errors import LabError
+from testbed.kernel.rtnetlink import CREATE, DUMP, EXCL, NESTED, REPLACE, Rtnetlink, attribute, nested, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +24,27 @@ _UNICAST = 1  # RTN_UNICAST
 _PERMANENT = 0x80  # NUD_PERMANENT
 _ONLINK = 4  # RTNH_F_ONLINK
 _STATIC = 4  # RTPROT_STATIC
+_TO_TABLE = 1  # FR_ACT_TO_TBL
+_SCOPE_LINK, _SCOPE_NOWHERE = 253, 255  # RT_SCOPE_*
+_UP = 1  # IFF_UP
+_APPEND = 0x800  # NLM_F_APPEND
+_NEWLINK, _GETLINK, _NEWLINKPROP = 16, 18, 108  # RTM_*; what removes is one more than what makes
+_NEWADDR, _GETADDR = 20, 22
+_NEWROUTE, _GETROUTE = 24, 26
+_NEWNEIGH, _GETNEIGH = 28, 30
+_NEWRULE, _GETRULE = 32, 34
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 1, 3, 4, 18, 20  # linux/if_link.h
+_IFLA_NET_NS_FD, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 28, 52, 53
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2  # linux/if_addr.h
+_NDA_DST, _NDA_LLADDR = 1, 2  # linux/neighbour.h
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15  # linux/rtnetlink.h
+_FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16  # linux/fib_rules.h
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_NEIGHBOR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
+_ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, lengths, tos, table, protocol, scope, type, flags
+_RULE = struct.Struct("=8BI")  # struct fib_rule_hdr: family, lengths, tos, table, -, -, action, flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +87,7 @@ class Netlink:
     """
 
     def __init__(self) -> None:
-        self._route = IPRoute()
+        self._socket = Rtnetlink()
         self._indexes: dict[str, int] = {"lo": _LOOPBACK}
 
     def __enter__(self) -> Self:
@@ -80,31 +100,42 @@ class Netlink:
 
     def close(self) -> None:
         """Close the socket."""
-        self._route.close()
+        self._socket.close()
 
-    def _call(self, what: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    def _change(self, what: str, kind: int, flags: int, body: bytes) -> None:
         try:
-            return getattr(self._route, method)(*args, **kwargs)
-        except NetlinkError as error:
-            raise LabError(f"{what}: {os.strerror(error.code)}") from error
+            self._socket.request(kind, flags, body)
+        except OSError as error:
+            raise LabError(f"{what}: {error.strerror or error}") from error
+
+    def _dump(self, what: str, kind: int, body: bytes) -> list[bytes]:
+        try:
+            return self._socket.get(kind, DUMP, body)
+        except OSError as error:
+            raise LabError(f"{what}: {error.strerror or error}") from error
 
     def mark_loopback(self, alias: str) -> None:
         """Bring the loopback up and write an alias on it."""
-        self._call("mark the loopback", "link", "set", index=_LOOPBACK, state="up", IFLA_IFALIAS=alias)
+        body = _LINK.pack(0, 0, _LOOPBACK, _UP, _UP) + attribute(_IFLA_IFALIAS, alias.encode())
+        self._change("mark the loopback", _NEWLINK, 0, body)
 
     def loopback_mark(self) -> str:
         """The alias of the loopback, or an empty string."""
-        (link,) = self._call("read the loopback", "link", "get", index=_LOOPBACK)
-        return str(link.get_attr("IFLA_IFALIAS") or "")
+        try:
+            (link,) = self._socket.get(_GETLINK, 0, _LINK.pack(0, 0, _LOOPBACK, 0, 0))
+        except OSError as error:
+            raise LabError(f"read the loopback: {error.strerror or error}") from error
+        return dict(parse(link[_LINK.size :])).get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode()
 
     def index(self, name: str) -> int:
         """Index of a link by name."""
         if name not in self._indexes:
+            kind = _IFLA_IFNAME if len(name) < 16 else _IFLA_ALT_IFNAME  # IFNAMSIZ
             try:
-                (link,) = self._route.link("get", ifname=name)
-            except NetlinkError as error:
+                (link,) = self._socket.get(_GETLINK, 0, bytes(_LINK.size) + attribute(kind, _text(name)))
+            except OSError as error:
                 raise LabError(f"there is no link {name!r}") from error
-            self._indexes[name] = int(link["index"])
+            self._indexes[name] = int(_LINK.unpack_from(link)[2])
         return self._indexes[name]
 
     # -- links ---------------------------------------------------------------------------------------
@@ -112,134 +143,167 @@ class Netlink:
     def links(self) -> tuple[Link, ...]:
         """All links of the namespace."""
         found = []
-        for link in self._call("list links", "get_links"):
-            properties = link.get_attr("IFLA_PROP_LIST")
-            altnames = properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
-            found.append(
-                Link(
-                    index=link["index"],
-                    name=link.get_attr("IFLA_IFNAME"),
-                    mac=link.get_attr("IFLA_ADDRESS") or "",
-                    mtu=link.get_attr("IFLA_MTU"),
-                    up=bool(link["flags"] & 1),
-                    altnames=tuple(altnames),
-                )
-            )
+        for link in self._dump("list links", _GETLINK, bytes(_LINK.size)):
+            _, _, index, flags, _ = _LINK.unpack_from(link)
+            values = dict(parse(link[_LINK.size :]))
+            properties = parse(values.get(_IFLA_PROP_LIST, b""))
+            altnames = tuple(data.rstrip(b"\0").decode() for kind, data in properties if kind == _IFLA_ALT_IFNAME)
+            name = values[_IFLA_IFNAME].rstrip(b"\0").decode()
+            mac = values.get(_IFLA_ADDRESS, b"").hex(":")
+            found.append(Link(index, name, mac, _number(values[_IFLA_MTU]), bool(flags & _UP), altnames))
         return tuple(found)
 
     def add_veth(self, name: str, mac: str, mtu: int, peer_namespace: Path, peer_name: str, peer_mac: str) -> None:
         """Make a veth pair, this end here and the other in a named namespace; both ends still down."""
         peer = os.open(peer_namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._call(
-                f"make veth {name!r}",
-                "link",
-                "add",
-                ifname=name,
-                kind="veth",
-                address=mac,
-                mtu=mtu,
-                peer={"ifname": peer_name, "address": peer_mac, "mtu": mtu, "net_ns_fd": peer},
+            there = (
+                bytes(_LINK.size)
+                + _ends(peer_name, peer_mac, mtu)
+                + attribute(_IFLA_NET_NS_FD, struct.pack("=I", peer))
             )
+            data = nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER | NESTED, there))
+            information = nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, b"veth"), data)
+            body = bytes(_LINK.size) + _ends(name, mac, mtu) + information
+            self._change(f"make veth {name!r}", _NEWLINK, CREATE | EXCL, body)
         finally:
             os.close(peer)
 
     def add_altname(self, name: str, altname: str) -> None:
         """Give a link a second, longer name."""
-        self._call(f"name {name!r} {altname!r}", "link", "property_add", index=self.index(name), altname=altname)
+        names = nested(_IFLA_PROP_LIST, attribute(_IFLA_ALT_IFNAME, _text(altname)))
+        body = _LINK.pack(0, 0, self.index(name), 0, 0) + names
+        self._change(f"name {name!r} {altname!r}", _NEWLINKPROP, CREATE | EXCL | _APPEND, body)
 
     def set_link(self, name: str, *, up: bool) -> None:
         """Bring a link up or down."""
-        self._call(f"set link {name!r}", "link", "set", index=self.index(name), state="up" if up else "down")
+        self._change(f"set link {name!r}", _NEWLINK, 0, _LINK.pack(0, 0, self.index(name), _UP * up, _UP))
 
     def delete_link(self, name: str) -> None:
         """Remove a link; of a veth pair both ends go."""
-        self._call(f"remove link {name!r}", "link", "del", index=self.index(name))
+        self._change(f"remove link {name!r}", _NEWLINK + 1, 0, _LINK.pack(0, 0, self.index(name), 0, 0))
         del self._indexes[name]
 
     # -- addresses and neighbours --------------------------------------------------------------------
 
     def addresses(self, names: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
         """All IPv4 addresses, as (link, address/length); ``names`` gives link names by index."""
-        return tuple(
-            (names.get(each["index"], "?"), f"{each.get_attr('IFA_LOCAL')}/{each['prefixlen']}")
-            for each in self._call("list addresses", "get_addr", family=socket.AF_INET)
-        )
+        found = []
+        for each in self._dump("list addresses", _GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+            _, length, _, _, index = _ADDRESS.unpack_from(each)
+            local = dict(parse(each[_ADDRESS.size :]))[_IFA_LOCAL]
+            found.append((names.get(index, "?"), f"{socket.inet_ntoa(local)}/{length}"))
+        return tuple(found)
 
     def address(self, action: str, link: str, address: str) -> None:
         """Add (``add``) or remove (``del``) an address."""
         ip, _, length = address.partition("/")
-        what = f"{action} address {address} on {link!r}"
-        self._call(what, "addr", action, index=self.index(link), address=ip, prefixlen=int(length))
+        packed = socket.inet_aton(ip)
+        body = _ADDRESS.pack(socket.AF_INET, int(length), 0, 0, self.index(link))
+        body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+        kind, flags = _verb(action, _NEWADDR)
+        self._change(f"{action} address {address} on {link!r}", kind, flags, body)
 
     def neighbors(self, names: Mapping[int, str]) -> tuple[tuple[str, str, str], ...]:
         """All permanent IPv4 neighbours, as (link, address, MAC); ``names`` gives link names by index."""
-        return tuple(
-            (names.get(each["ifindex"], "?"), each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR"))
-            for each in self._call("list neighbours", "get_neighbours", family=socket.AF_INET)
-            if each["state"] == _PERMANENT
-        )
+        found = []
+        for each in self._dump("list neighbours", _GETNEIGH, _NEIGHBOR.pack(socket.AF_INET, 0, 0, 0, 0)):
+            _, index, state, _, _ = _NEIGHBOR.unpack_from(each)
+            values = dict(parse(each[_NEIGHBOR.size :]))
+            if state == _PERMANENT:
+                mac = values.get(_NDA_LLADDR, b"").hex(":")
+                found.append((names.get(index, "?"), socket.inet_ntoa(values[_NDA_DST]), mac))
+        return tuple(found)
 
     def neighbor(self, action: str, link: str, address: str, mac: str) -> None:
         """Set (``replace``) or remove (``del``) a permanent neighbour."""
-        what = f"{action} neighbour {address} on {link!r}"
-        self._call(what, "neigh", action, ifindex=self.index(link), dst=address, lladdr=mac, state=_PERMANENT)
+        body = _NEIGHBOR.pack(socket.AF_INET, self.index(link), _PERMANENT, 0, 0)
+        body += attribute(_NDA_DST, socket.inet_aton(address)) + attribute(_NDA_LLADDR, _mac(mac))
+        kind, flags = _verb(action, _NEWNEIGH)
+        self._change(f"{action} neighbour {address} on {link!r}", kind, flags, body)
 
     # -- routes and rules ----------------------------------------------------------------------------
 
     def routes(self, names: Mapping[int, str]) -> tuple[RouteEntry, ...]:
         """All IPv4 routes that were set by hand (protocol ``static``); ``names`` gives link names by index."""
         found = []
-        for route in self._call("list routes", "get_routes", family=socket.AF_INET):
-            if route["proto"] != _STATIC:
+        for each in self._dump("list routes", _GETROUTE, _ROUTE.pack(socket.AF_INET, *bytes(7), 0)):
+            _, length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(each)
+            if protocol != _STATIC:
                 continue
-            link = route.get_attr("RTA_OIF")
+            values = dict(parse(each[_ROUTE.size :]))
             found.append(
                 RouteEntry(
-                    table=route.get_attr("RTA_TABLE"),
-                    destination=f"{route.get_attr('RTA_DST') or '0.0.0.0'}/{route['dst_len']}",
-                    kind="blackhole" if route["type"] == _BLACKHOLE else "unicast",
-                    gateway=route.get_attr("RTA_GATEWAY"),
-                    link=names.get(link) if link else None,
+                    table=_number(values[_RTA_TABLE]),
+                    destination=f"{socket.inet_ntoa(values.get(_RTA_DST, bytes(4)))}/{length}",
+                    kind="blackhole" if kind == _BLACKHOLE else "unicast",
+                    gateway=socket.inet_ntoa(values[_RTA_GATEWAY]) if _RTA_GATEWAY in values else None,
+                    link=names.get(_number(values[_RTA_OIF])) if _RTA_OIF in values else None,
                 )
             )
         return tuple(found)
 
     def route(self, action: str, entry: RouteEntry) -> None:
         """Add (``add``) or remove (``del``) a route; a gateway is taken as on-link."""
-        message: dict[str, Any] = {
-            "dst": entry.destination,
-            "table": entry.table,
-            "proto": _STATIC,
-            "type": _BLACKHOLE if entry.kind == "blackhole" else _UNICAST,
-        }
+        ip, _, length = entry.destination.partition("/")
+        kind, flags = _verb(action, _NEWROUTE)
+        what = _BLACKHOLE if entry.kind == "blackhole" else _UNICAST
+        direct = entry.link is not None and entry.gateway is None
+        scope = _SCOPE_NOWHERE if action == "del" else _SCOPE_LINK if direct else 0
+        onlink = _ONLINK if entry.gateway else 0
+        body = _ROUTE.pack(socket.AF_INET, int(length), 0, 0, 0, _STATIC, scope, what, onlink)
+        body += attribute(_RTA_DST, socket.inet_aton(ip)) + attribute(_RTA_TABLE, struct.pack("=I", entry.table))
         if entry.link:
-            message["oif"] = self.index(entry.link)
+            body += attribute(_RTA_OIF, struct.pack("=I", self.index(entry.link)))
         if entry.gateway:
-            message |= {"gateway": entry.gateway, "flags": _ONLINK}
-        self._call(f"{action} route {entry.destination} in table {entry.table}", "route", action, **message)
+            body += attribute(_RTA_GATEWAY, socket.inet_aton(entry.gateway))
+        self._change(f"{action} route {entry.destination} in table {entry.table}", kind, flags, body)
 
     def rules(self) -> tuple[RuleEntry, ...]:
         """All IPv4 rules on a mark."""
-        return tuple(
-            RuleEntry(
-                priority=rule.get_attr("FRA_PRIORITY"),
-                mark=rule.get_attr("FRA_FWMARK"),
-                mask=rule.get_attr("FRA_FWMASK"),
-                table=rule.get_attr("FRA_TABLE"),
-            )
-            for rule in self._call("list rules", "get_rules", family=socket.AF_INET)
-            if rule.get_attr("FRA_FWMARK") is not None
-        )
+        found = []
+        for each in self._dump("list rules", _GETRULE, _RULE.pack(socket.AF_INET, *bytes(7), 0)):
+            values = {kind: _number(data) for kind, data in parse(each[_RULE.size :]) if len(data) == 4}
+            if _FRA_FWMARK in values:
+                numbers = (values[kind] for kind in (_FRA_PRIORITY, _FRA_FWMARK, _FRA_FWMASK, _FRA_TABLE))
+                found.append(RuleEntry(*numbers))
+        return tuple(found)
 
     def rule(self, action: str, entry: RuleEntry) -> None:
         """Add (``add``) or remove (``del``) a rule on a mark."""
-        self._call(
-            f"{action} rule for mark {entry.mark:#x}",
-            "rule",
-            action,
-            priority=entry.priority,
-            fwmark=entry.mark,
-            fwmask=entry.mask,
-            table=entry.table,
-        )
+        numbers = {
+            _FRA_PRIORITY: entry.priority,
+            _FRA_FWMARK: entry.mark,
+            _FRA_FWMASK: entry.mask,
+            _FRA_TABLE: entry.table,
+        }
+        body = _RULE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
+        body += b"".join(attribute(kind, struct.pack("=I", number)) for kind, number in numbers.items())
+        kind, flags = _verb(action, _NEWRULE)
+        self._change(f"{action} rule for mark {entry.mark:#x}", kind, flags, body)
+
+
+def _verb(action: str, new: int) -> tuple[int, int]:
+    """The message type and flags of ``add``, ``replace`` and ``del``; the removing type follows the making one."""
+    flags = {"add": CREATE | EXCL, "replace": CREATE | REPLACE, "del": 0}[action]
+    return (new + 1 if action == "del" else new), flags
+
+
+def _ends(name: str, mac: str, mtu: int) -> bytes:
+    return (
+        attribute(_IFLA_IFNAME, _text(name))
+        + attribute(_IFLA_ADDRESS, _mac(mac))
+        + attribute(_IFLA_MTU, struct.pack("=I", mtu))
+    )
+
+
+def _text(name: str) -> bytes:
+    return name.encode() + b"\0"
+
+
+def _mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _number(data: bytes) -> int:
+    return int(struct.unpack("=I", data)[0])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import DeadlineError
+from testbed.kernel import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +34,13 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             return False
         return int(fields[19]) == self.start_time and fields[0] not in ("Z", "X")
+
+    def inside(self, namespace: str) -> bool:
+        """Whether it lives in the network namespace of this name."""
+        try:
+            return Path(f"/proc/{self.pid}/ns/net").stat().st_ino == namespaces.inode(namespace)
+        except FileNotFoundError:
+            return False
 
 
 def _fields(pid: int) -> list[str]:

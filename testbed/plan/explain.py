@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.plan.network import Drop, ToInternet, ToNetworkInterface, ToRule
 from testbed.plan.routes import EffectiveRoute, winner
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
     from testbed.plan.model import NetworkInterface, Plan, Rule
     from testbed.plan.network import Network, Target
 

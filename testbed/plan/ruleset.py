@@ -114,7 +114,7 @@ def _counters(rules: tuple[Rule, ...]) -> list[str]:
             lines += _block(f"counter {kind}_{member}", [])
         elements = _elements([f'{member} : "{kind}_{member}"' for member in ids])
         lines += _block(f"map {kind}", ["type mark : counter", *elements])
-    return lines
+    return [*lines, *_block("chain steered", ["counter name meta mark map @packets"])]
 
 
 def _raw(special: Special, internet: InternetLink | None) -> list[str]:
@@ -208,7 +208,6 @@ def _rule_chain(rule: Rule) -> list[str]:
 
 def _local(internet: InternetLink | None) -> list[str]:
     """The fabric itself speaks to nobody but the probe responders; its address cannot be pinged, as in Azure."""
-    steered = _block("chain steered", ["counter name meta mark map @packets"])
     received = [
         "type filter hook input priority filter; policy drop;",
         'iifname "lo" accept',
@@ -221,7 +220,7 @@ def _local(internet: InternetLink | None) -> list[str]:
         "icmp code != frag-needed drop",
         "notrack",
     ]
-    lines = [*steered, *_block("chain received", received), *_block("chain sent", sent)]
+    lines = [*_block("chain received", received), *_block("chain sent", sent)]
     if internet:
         translate = f'oifname "{internet.fabric_name}" snat to {internet.source_address}'
         lines += _block("chain leave", ["type nat hook postrouting priority srcnat; policy accept;", translate])
@@ -241,7 +240,7 @@ def _rewriting(rules: tuple[Rule, ...], time_scale: float) -> list[str]:
             size = f"size {_REWRITTEN_FLOWS}"
             lines += _block(f"map frontend_{member.id}", [f"typeof {key}", size, "flags dynamic,timeout", timeout])
             there = f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }}"
-            there += f" update {flows} {{ {key} }} ip daddr set {member.address}"
+            there += f" update {flows} {{ {key} }} ip daddr set {member.address}"  # noqa: S608 - nft, not SQL
             lines += _block(f"chain to_{member.id}", [f"type filter hook egress {hook}", there])
             back = f"ip saddr {member.address} ip saddr set ip daddr . meta l4proto . th dport . th sport map {flows}"
             lines += _block(f"chain from_{member.id}", [f"type filter hook ingress {hook}", back])

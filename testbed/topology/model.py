@@ -111,7 +111,9 @@ Address = Annotated[
     IPv4Address, BeforeValidator(_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS_PATTERN})
 ]
 #: A prefix in CIDR notation; its host bits are zero.
-Prefix = Annotated[IPv4Network, BeforeValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})]
+Prefix = Annotated[
+    IPv4Network, BeforeValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
+]
 
 
 class Document(BaseModel):

@@ -16,7 +16,11 @@ def topology(**changes: Any) -> Topology:
     document: dict[str, Any] = {
         "name": "t",
         "virtual_networks": [
-            {"name": "hub", "address_space": ["10.0.0.0/16"], "subnets": [{"name": "a", "address_prefix": "10.0.1.0/24"}]},
+            {
+                "name": "hub",
+                "address_space": ["10.0.0.0/16"],
+                "subnets": [{"name": "a", "address_prefix": "10.0.1.0/24"}],
+            },
             {
                 "name": "spoke",
                 "address_space": ["10.1.0.0/16", "192.168.0.0/16"],

@@ -1,0 +1,66 @@
+# Every target installs what it needs first; "make help" lists them.
+
+TOPOLOGY ?= topologies/hub-spoke.yaml
+# The lab's name is the document's, as for "testbed up".
+LAB ?= $(shell sed -n 's/^name: *\([a-z0-9-]*\).*/\1/p' $(TOPOLOGY))
+PYTEST_ARGS ?=
+PYTHON ?= python3
+
+export PYTHON
+testbed = $(root) .venv/bin/testbed
+# Network namespaces need root; without sudo the command itself says what it lacks.
+root = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lab-up lab-down verify test lint bench clean
+
+help: ## this list
+	@echo "make TARGET [VARIABLE=VALUE …]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "variables (and their values now)"
+	@echo "  TOPOLOGY     the document of the lab ($(TOPOLOGY))"
+	@echo "  LAB          the lab's name ($(LAB))"
+	@echo "  PYTEST_ARGS  more arguments for pytest, e.g. PYTEST_ARGS='tests/unit -x' ($(PYTEST_ARGS))"
+	@echo "  PYTHON       the interpreter for .venv, 3.11 or newer ($(PYTHON))"
+
+venv: .venv/.installed-run ## install what a lab needs, so that .venv/bin/testbed is there
+
+.venv/.installed-run: requirements.txt pyproject.toml scripts/install
+	@scripts/install run
+	@touch $@
+
+.venv/.installed-test: .venv/.installed-run requirements-dev.txt
+	@scripts/install test
+	@touch $@
+
+.venv/.installed-bench: .venv/.installed-run
+	@scripts/install bench
+	@touch $@
+
+lab-up: venv ## bring up TOPOLOGY, wait for its probes, prove symmetry, show it
+	$(testbed) up $(TOPOLOGY) --lab $(LAB) --wait 60
+	$(testbed) verify $(LAB) symmetry
+	$(testbed) status $(LAB)
+	@$(testbed) status $(LAB) --json | .venv/bin/python scripts/next_steps.py
+
+lab-down: venv ## remove LAB
+	$(testbed) down $(LAB)
+
+verify: venv ## check LAB: symmetry, distribution, failover
+	$(testbed) verify $(LAB) symmetry distribution failover
+
+test: .venv/.installed-test ## run every test, those that need root too
+	$(root) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.installed-test ## ruff, mypy --strict, shellcheck
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --strict
+	shellcheck scripts/install .ci/run
+
+bench: .venv/.installed-bench ## measure; prints medians and writes results/bench.json
+	$(root) .venv/bin/python -m bench
+
+clean: ## remove what make has made here; labs stay up
+	rm -rf .venv build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,100 @@
+"""``testbed explain``."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from testbed.lab.explain import ExplainedHop
+
+__all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
+
+HELP = "explain a packet's way hop by hop: the route that wins and why, the frontend, the member"
+EXAMPLE = (
+    "testbed explain hub-spoke --from web1 --to 10.2.0.4 --protocol tcp --source-port 40000 --destination-port 443"
+)
+
+
+def port(text: str) -> int:
+    """A port number, for argparse."""
+    import argparse
+
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1-65535)")
+    return int(text)
+
+
+def address(text: str) -> IPv4Address:
+    """An IPv4 address, for argparse."""
+    import argparse
+
+    try:
+        return IPv4Address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address") from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("lab", metavar="LAB", help="name of the lab")
+    parser.add_argument("--from", dest="sender", metavar="MACHINE", required=True, help="machine that sends")
+    parser.add_argument("--to", metavar="IP", type=address, required=True, help="destination address")
+    parser.add_argument("--protocol", choices=("tcp", "udp"), default="tcp", help="default: tcp")
+    parser.add_argument("--source-port", metavar="PORT", type=port, help="with both ports: look the live flow up")
+    parser.add_argument("--destination-port", metavar="PORT", type=port)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain."""
+    from testbed.cli.output import print_json
+    from testbed.lab.explain import explain
+    from testbed.lab.state import State
+    from testbed.lab.up import load_plan_and_topology
+
+    plan, topology = load_plan_and_topology(State(arguments.lab))
+    flow = (arguments.protocol, arguments.source_port, arguments.destination_port)
+    hops = explain(plan, topology, arguments.sender, arguments.to, *flow)
+    if arguments.json:
+        print_json({"lab": plan.lab, "hops": [_to_json(each) for each in hops]})
+        return 0
+    for number, each in enumerate(hops, 1):
+        _print_hop(number, each)
+    return 0
+
+
+def _to_json(explained: ExplainedHop) -> dict[str, Any]:
+    hop = explained.hop
+    return {
+        "sender": hop.sender,
+        "sender_address": hop.sender_address,
+        "route": hop.route.to_json() if hop.route else None,
+        "losing_routes": [each.to_json() for each in hop.losers],
+        "kind": hop.kind,
+        "detail": hop.detail,
+        "loop": hop.loop,
+        "frontend_ip_configuration": hop.rule.frontend if hop.rule else None,
+        "member": explained.member,
+        "candidates": list(explained.candidates),
+    }
+
+
+def _print_hop(number: int, explained: ExplainedHop) -> None:
+    hop = explained.hop
+    print(f"{number}. {hop.sender} ({hop.sender_address}) sends")
+    if hop.route:
+        print(f"   route: {hop.route.why()}")
+    for each in hop.losers:
+        why = "overridden by a user route" if each.state == "Invalid" else "its prefix is shorter"
+        print(f"     not: {each.why()} ({why})")
+    print(f"   {hop.kind}: {hop.detail}")
+    if hop.rule:
+        if explained.member:
+            print(f"   member: {explained.member} (this flow is live)")
+        else:
+            names = ", ".join(explained.candidates) or "nobody: the packet is dropped"
+            print(f"   candidates: {names} (the flow's hash chooses; no such flow is live)")
+    if hop.loop:
+        print("   LOOP: the packet has come back to a subnet it left before")

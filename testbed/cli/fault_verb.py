@@ -1,0 +1,53 @@
+"""``testbed fault``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
+
+HELP = "put a fault on a machine, or take all of its faults away"
+EXAMPLE = "testbed fault hub-spoke nva1 crash; testbed fault hub-spoke nva1 --clear"
+_KINDS = ("probe-down", "probe-silent", "crash", "link-down", "freeze")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("lab", metavar="LAB", help="name of the lab")
+    parser.add_argument("machine", metavar="MACHINE", help="name of the machine")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("kind", metavar="KIND", nargs="?", choices=_KINDS, help=", ".join(_KINDS))
+    what.add_argument("--clear", action="store_true", help="take all faults away and restart what was killed")
+    what.add_argument("--list", action="store_true", help="list the faults that fit the machine")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it."""
+    from testbed.cli.output import print_json
+    from testbed.lab import faults
+    from testbed.lab.state import State
+    from testbed.lab.up import load_plan
+
+    state = State(arguments.lab)
+    plan = load_plan(state)
+    machine = plan.machine(arguments.machine)
+    if arguments.list:
+        fitting = [each.value for each in faults.kinds(machine)]
+        if arguments.json:
+            print_json({"machine": machine.name, "kinds": fitting})
+        else:
+            print("\n".join(fitting))
+        return 0
+    if arguments.clear:
+        faults.clear(plan, machine.name)
+    else:
+        faults.inject(plan, machine.name, faults.Kind(arguments.kind))
+    now = faults.active(state).get(machine.name, [])
+    if arguments.json:
+        print_json({"machine": machine.name, "faults": now})
+    else:
+        print(f"{machine.name}: {', '.join(now) or 'no faults'}")
+    return 0

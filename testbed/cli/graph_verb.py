@@ -1,0 +1,34 @@
+"""``testbed graph``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
+
+HELP = "draw the virtual networks, peerings, routes and balancers of a document"
+EXAMPLE = "testbed graph topologies/hub-spoke.yaml --format svg > hub-spoke.svg"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("document", metavar="FILE", type=Path, help="the topology document")
+    parser.add_argument("--format", choices=("svg", "mermaid", "dot"), default="mermaid", help="default: mermaid")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw it."""
+    from testbed.cli.output import print_json
+    from testbed.graph import render
+    from testbed.topology.loading import load
+
+    picture = render(load(arguments.document).topology, arguments.format)
+    if arguments.json:
+        print_json({"format": arguments.format, "graph": picture})
+    else:
+        print(picture)
+    return 0

@@ -1,0 +1,171 @@
+"""The nftables features that a lab's rules are made of, each as the smallest ruleset that uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["NFT_FEATURES", "NftFeature"]
+
+
+@dataclass(frozen=True, slots=True)
+class NftFeature:
+    """A feature and the commands that try it; ``{device}`` stands for a link. ``option``: of the kernel."""
+
+    name: str
+    needed_for: str
+    option: str
+    text: str
+
+
+NFT_FEATURES = (
+    NftFeature(
+        "nftables symmetric hash",
+        "choosing the member of a flow",
+        "CONFIG_NFT_HASH",
+        """
+        table ip hash {
+          map owner {
+            typeof symhash mod 4096 : meta mark
+            elements = { 0 : 1, 4095 : 2 }
+          }
+          chain choose {
+            type filter hook prerouting priority mangle
+            meta mark set symhash mod 4096 map @owner
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables conntrack zones",
+        "keeping the two legs of a flow apart",
+        "CONFIG_NF_CONNTRACK_ZONES, CONFIG_NFT_CT",
+        """
+        table ip zones {
+          chain classify {
+            type filter hook prerouting priority raw
+            iifname "lo" ct zone set 7 accept
+            notrack
+          }
+          chain remember {
+            type filter hook prerouting priority mangle
+            ct state new ct mark set 1
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables conntrack timeouts",
+        "the idle timeout of a rule",
+        "CONFIG_NF_CONNTRACK_TIMEOUT",
+        """
+        table ip timeouts {
+          ct timeout idle {
+            protocol tcp
+            l3proto ip
+            policy = { established : 240 }
+          }
+          chain age {
+            type filter hook prerouting priority mangle
+            meta l4proto tcp ct timeout set "idle"
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables address translation",
+        "the ways to the internet, and programs that answer on every port",
+        "CONFIG_NFT_NAT, CONFIG_NFT_REDIR, CONFIG_NFT_MASQ",
+        """
+        table ip translate {
+          chain enter {
+            type nat hook prerouting priority dstnat
+            meta l4proto tcp redirect to :7
+            meta l4proto udp dnat to 192.0.2.1
+          }
+          chain leave {
+            type nat hook postrouting priority srcnat
+            oifname "lo" snat to 192.0.2.2
+            oifname "{device}" masquerade
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables named counters",
+        "flows and packets per member",
+        "CONFIG_NF_TABLES (5.0 or newer)",
+        """
+        table ip counters {
+          counter packets_1 {
+          }
+          map packets {
+            type mark : counter
+            elements = { 1 : "packets_1" }
+          }
+          chain count {
+            type filter hook prerouting priority mangle
+            counter name meta mark map @packets
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables ingress hook",
+        "answers of members that are addressed at the frontend",
+        "CONFIG_NETFILTER_INGRESS, CONFIG_NF_TABLES_NETDEV",
+        """
+        table netdev ingress {
+          chain from {
+            type filter hook ingress device "{device}" priority filter
+            ip saddr 192.0.2.1 ip saddr set 192.0.2.2
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables egress hook",
+        "frontends that are addressed themselves, without floating IP",
+        "CONFIG_NETFILTER_EGRESS (5.16 or newer)",
+        """
+        table netdev egress {
+          chain to {
+            type filter hook egress device "{device}" priority filter
+            ip daddr 192.0.2.1 ip daddr set 192.0.2.2
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables dynamic maps",
+        "remembering which flows were rewritten",
+        "CONFIG_NF_TABLES_NETDEV (5.6 or newer)",
+        """
+        table netdev remember {
+          map frontend {
+            typeof ip saddr . meta l4proto . th sport . th dport : ip daddr
+            size 1024
+            flags dynamic,timeout
+            timeout 240s
+          }
+          chain enter {
+            type filter hook ingress device "{device}" priority filter
+            update @frontend { ip saddr . meta l4proto . th sport . th dport : ip daddr }
+          }
+        }
+        """,
+    ),
+    NftFeature(
+        "nftables socket match",
+        "programs that answer on every port, with real services beside them",
+        "CONFIG_NFT_SOCKET (5.11 or newer)",
+        """
+        table ip sockets {
+          chain own {
+            type nat hook prerouting priority dstnat
+            meta l4proto tcp socket wildcard 0 accept
+            meta l4proto tcp redirect to :7
+          }
+        }
+        """,
+    ),
+)

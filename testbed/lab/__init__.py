@@ -1,0 +1,1 @@
+"""The life of a lab: up, down, status, faults, events."""

@@ -1,0 +1,81 @@
+"""The difference between a plan and what is there, as a list of changes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from testbed.plan import objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from testbed.plan.objects import KernelObject
+
+__all__ = ["Change", "difference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Make or remove one object."""
+
+    action: Literal["add", "remove"]
+    object: KernelObject
+
+
+def _depends(thing: KernelObject, other: KernelObject) -> bool:
+    """Whether the kernel drops ``thing`` together with ``other``."""
+    match other:
+        case objects.Veth():
+            return _hangs_on(thing, other)
+        case objects.Address():  # a gateway is no longer reachable without the subnet
+            return isinstance(thing, objects.Route) and (thing.namespace, thing.link) == (other.namespace, other.link)
+    return False
+
+
+def _hangs_on(thing: KernelObject, veth: objects.Veth) -> bool:
+    ends = {(veth.namespace, veth.name), (veth.peer_namespace, veth.peer_name)}
+    match thing:
+        case objects.LinkUp() | objects.Address() | objects.Neighbor() | objects.Route():
+            return (thing.namespace, thing.link) in ends
+        case objects.Sysctl():
+            return thing.namespace == veth.namespace and f".{veth.name}." in thing.key
+        case objects.Ruleset():  # its netdev chains hang on the cable's end
+            return thing.namespace == veth.namespace
+    return False
+
+
+def _vanishes(thing: KernelObject, gone: set[str]) -> bool:
+    """Whether ``thing`` needs no step of its own, because its namespace goes anyway."""
+    return thing.namespace in gone and not isinstance(thing, objects.Namespace | objects.Program | objects.Veth)
+
+
+def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) -> tuple[Change, ...]:
+    """Changes that turn ``present`` into ``wanted``: removals first, in reverse order, then additions.
+
+    ``present`` must be in order of creation. What the kernel drops along with a removed object is made anew.
+    """
+    wanted, present = tuple(wanted), tuple(present)
+    keep = set(wanted)
+    removed = [each for each in present if each not in keep]
+    holders = [each for each in removed if isinstance(each, objects.Veth | objects.Address)]
+    dropped = {each for each in present if any(_depends(each, holder) for holder in holders)}
+    have = set(present) - dropped
+    if any(isinstance(each, objects.Ruleset) and each not in have for each in wanted):
+        # The controller writes to the tables: it must not run while they are replaced.
+        controllers = [each for each in have if isinstance(each, objects.Controller) and each in keep]
+        removed += controllers
+        have -= set(controllers)
+    gone = {each.namespace for each in removed if isinstance(each, objects.Namespace)}
+    replaced = {each.namespace for each in wanted if isinstance(each, objects.Ruleset)}
+    takedown = [
+        Change("remove", each)
+        for each in reversed(removed)
+        if not (_vanishes(each, gone) or each in dropped or _replaced(each, replaced))
+    ]
+    return (*takedown, *(Change("add", each) for each in wanted if each not in have))
+
+
+def _replaced(thing: KernelObject, namespaces: set[str]) -> bool:
+    """A table that another one replaces is not removed before: packets would meet a gap."""
+    return isinstance(thing, objects.Ruleset) and thing.namespace in namespaces

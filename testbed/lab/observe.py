@@ -1,0 +1,150 @@
+"""What of a lab is there now, read from the kernel, in the words of :mod:`testbed.plan.objects`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from testbed.kernel import namespaces, nft, sysctl
+from testbed.kernel.netlink import Netlink
+from testbed.plan import objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from testbed.kernel.netlink import Link
+    from testbed.lab.state import State
+    from testbed.plan.objects import KernelObject
+
+__all__ = ["observe"]
+
+
+def observe(lab: str, fabric: str, known: Iterable[KernelObject], state: State) -> tuple[KernelObject, ...]:
+    """All objects of the lab that are there, in order of creation.
+
+    The fabric is the testbed's own, so everything found in it counts. In machines only what ``known`` (the old
+    plan and the new one) names counts: a route that a guest or its user set is theirs.
+    """
+    known = tuple(dict.fromkeys(known))
+    present = [each.name for each in namespaces.owned(lab) if each.mounted]
+    found: set[KernelObject] = {objects.Namespace(name) for name in present}
+    by_namespace: dict[str, list[KernelObject]] = {name: [] for name in present}
+    for each in known:
+        if each.namespace in by_namespace:
+            by_namespace[each.namespace].append(each)
+    extra: list[KernelObject] = [objects.Namespace(name) for name in present]
+    links: dict[str, tuple[Link, ...]] = {}
+    for name, mine in by_namespace.items():
+        links[name], seen = _look(name, mine)
+        if name == fabric:  # its links' states belong to the cables, see below
+            seen = {each for each in seen if not isinstance(each, objects.LinkUp)}
+            extra += seen
+        found |= seen if name == fabric else seen & set(mine)
+    if fabric in by_namespace:
+        cables = _cables(fabric, known, links)
+        found |= cables
+        extra += cables
+    found |= set(_processes(known, state))
+    ordered = dict.fromkeys([*known, *sorted(extra, key=_rank)])
+    return tuple(each for each in ordered if each in found)
+
+
+_ORDER = (
+    objects.Namespace,
+    objects.Sysctl,
+    objects.Veth,
+    objects.LinkUp,
+    objects.Address,
+    objects.Neighbor,
+    objects.Route,
+    objects.RoutingRule,
+    objects.Ruleset,
+)
+
+
+def _rank(thing: KernelObject) -> int:
+    return _ORDER.index(type(thing))
+
+
+def _look(namespace: str, mine: list[KernelObject]) -> tuple[tuple[Link, ...], set[KernelObject]]:
+    """The links, and the settings, link states, addresses, neighbours, routes, rules and tables of one namespace."""
+    found: set[KernelObject] = set()
+    with namespaces.entered(namespace), Netlink() as netlink:
+        links = netlink.links()
+        names = {link.index: link.name for link in links}
+        found |= {each for each in mine if isinstance(each, objects.Sysctl) and _is_set(each)}
+        found |= {each for each in mine if isinstance(each, objects.Ruleset) and _is_loaded(each)}
+        found |= {objects.LinkUp(namespace, link.name) for link in links if link.up}
+        for link, address in netlink.addresses(names):
+            if not address.startswith("127."):
+                found.add(objects.Address(namespace, link, address))
+        for link, address, mac in netlink.neighbors(names):
+            found.add(objects.Neighbor(namespace, link, address, mac))
+        for entry in netlink.routes(names):
+            found.add(objects.Route(namespace, entry.table, entry.destination, entry.kind, entry.gateway, entry.link))
+        for rule in netlink.rules():
+            found.add(objects.RoutingRule(namespace, rule.priority, rule.mark, rule.mask, rule.table))
+    return links, found
+
+
+def _is_set(setting: objects.Sysctl) -> bool:
+    value = sysctl.read(setting.key)
+    return value == setting.value or (value is None and setting.key.startswith("net.ipv6."))
+
+
+_HEAD = re.compile(r"^table (\w+) (\w+) \{|^  chain (\w+) \{", re.MULTILINE)
+
+
+def _chains(text: str) -> set[tuple[str, str]]:
+    """(family, chain) of a ruleset, its version among them."""
+    family, found = "", set()
+    for match in _HEAD.finditer(text):
+        if match[1]:
+            family = match[1]
+        else:
+            found.add((family, match[3]))
+    return found
+
+
+def _is_loaded(ruleset: objects.Ruleset) -> bool:
+    loaded = {
+        (each["chain"]["family"], each["chain"]["name"])
+        for each in nft.list_table("list chains")
+        if "chain" in each and f"{each['chain']['family']} {each['chain']['table']}" in ruleset.tables
+    }
+    return loaded == _chains(ruleset.text)
+
+
+def _cables(fabric: str, known: tuple[KernelObject, ...], links: Mapping[str, tuple[Link, ...]]) -> set[KernelObject]:
+    """Cables whose two ends are there as planned, and those in the fabric that no plan knows."""
+    planned = {each.name: each for each in known if isinstance(each, objects.Veth)}
+    found: set[KernelObject] = set()
+    for link in links[fabric]:
+        if link.name == "lo":
+            continue
+        veth = planned.get(link.name)
+        if (
+            veth
+            and (link.mac, link.mtu, link.up) == (veth.mac, veth.mtu, True)
+            and veth.altname in link.altnames
+            and (veth.peer_name, veth.peer_mac) in {(far.name, far.mac) for far in links.get(veth.peer_namespace, ())}
+        ):
+            found.add(veth)
+        else:
+            altname = link.altnames[0] if link.altnames else ""
+            found.add(objects.Veth(fabric, link.name, altname, link.mac, link.mtu, "", "", ""))
+    return found
+
+
+def _processes(known: tuple[KernelObject, ...], state: State) -> Iterator[KernelObject]:
+    """Programs and the controller: alive, in their namespace, started with what is planned."""
+    running = state.running()
+    for each in known:
+        if isinstance(each, objects.Program):
+            entry = running.get(each.machine)
+        elif isinstance(each, objects.Controller):
+            entry = running.get("controller")
+        else:
+            continue
+        if entry and entry.config == each.config and entry.process.inside(each.namespace):
+            yield each

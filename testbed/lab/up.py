@@ -1,0 +1,198 @@
+"""Bring a lab up, or make a lab that is up what its document says now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from testbed.errors import InputError, LabExistsError, TestbedError
+from testbed.kernel import namespaces
+from testbed.lab.apply import Applier, remove_namespaces
+from testbed.lab.changes import Change, difference
+from testbed.lab.down import remove
+from testbed.lab.observe import observe
+from testbed.lab.state import Record, State, locked
+from testbed.plan import objects
+from testbed.plan.compile import compile_plan
+from testbed.plan.numbers import Numbers
+from testbed.topology.loading import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from testbed.plan.model import Plan
+    from testbed.plan.objects import KernelObject
+    from testbed.topology.model import Topology
+
+__all__ = ["Outcome", "load_plan", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What ``up`` did: the plan that stands now, and the changes it took; none means nothing to do."""
+
+    plan: Plan
+    changes: tuple[Change, ...]
+
+
+def up(
+    document: Path,
+    *,
+    lab: str | None = None,
+    time_scale: float | None = None,
+    checkpoint: Callable[[Change], None] | None = None,
+) -> Outcome:
+    """Bring up the lab of a document, or converge the one that is up to it.
+
+    Either all of it stands at the end, or what this call made is gone again.
+
+    Args:
+        document: The topology document.
+        lab: Name of the lab; the document's ``name`` when not given.
+        time_scale: Used instead of the document's.
+        checkpoint: Called before each change; tests let it fail.
+
+    Raises:
+        DocumentError: The document has mistakes.
+        LabExistsError: The name is taken by a lab from another document.
+        LabError: A step failed.
+    """
+    loaded = load(document)
+    topology = loaded.topology
+    if time_scale is not None:
+        topology = topology.model_copy(update={"time_scale": time_scale})
+    name = lab or topology.name
+    check_lab_name(name)
+    with locked(name):
+        state = State(name)
+        record = state.record()
+        fresh = not any(each.mounted for each in namespaces.owned(name))
+        _refuse_foreign(name, record, document, loaded.text, state, fresh=fresh)
+        numbers = Numbers(dict(record.numbers) if record else {})
+        plan = compile_plan(topology, name, numbers, str(state.directory))
+        new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known))
+        if fresh:
+            return _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
+        old = load_plan(state, record)
+        return _converge(plan, old, state, new_record, loaded.text, checkpoint)
+
+
+def check_lab_name(name: str) -> None:
+    """Refuse a name that cannot be part of a namespace's and a file's name.
+
+    Raises:
+        InputError: It cannot.
+    """
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    if not name or len(name) > 40 or set(name) - allowed or name.startswith("-") or name.endswith("-"):
+        fix = "lower case letters, digits and inner hyphens, at most 40"
+        raise InputError(f"{name!r} cannot be the name of a lab", fix=fix)
+
+
+def _refuse_foreign(name: str, record: Record | None, document: Path, text: str, state: State, *, fresh: bool) -> None:
+    if fresh:
+        return
+    if record is None:
+        fix = f"remove what is left of it: testbed down {name}"
+        raise LabExistsError(f"lab {name!r} is there, but its state is lost", fix=fix)
+    same = (state / "topology.yaml").exists() and (state / "topology.yaml").read_text() == text
+    if record.document != str(document.resolve()) and not same:
+        raise LabExistsError(
+            f"lab {name!r} is up, made from {record.document}; nothing was changed",
+            fix=f"give this one another name (--lab NAME), or remove that one: testbed down {name}",
+        )
+
+
+def load_plan(state: State, record: Record | None = None) -> Plan:
+    """The plan of a lab that is up, from the document it was made from.
+
+    Raises:
+        UnknownLabError: There is no such lab.
+    """
+    plan, _ = load_plan_and_topology(state, record)
+    return plan
+
+
+def load_plan_and_topology(state: State, record: Record | None = None) -> tuple[Plan, Topology]:
+    """The plan of a lab that is up, and the document it was made from, with the time scale in force."""
+    record = record or state.need_record()
+    topology = load(state / "topology.yaml").topology
+    topology = topology.model_copy(update={"time_scale": record.time_scale})
+    plan = compile_plan(topology, state.lab, Numbers(dict(record.numbers)), str(state.directory))
+    return plan, topology
+
+
+def _raise_fresh(
+    plan: Plan, state: State, record: Record, text: str, checkpoint: Callable[[Change], None] | None
+) -> Outcome:
+    remove_namespaces(namespaces.owned(plan.lab))  # names that a crash left without a namespace
+    state.remove()
+    state.write_record(record)  # first, so that whatever is made can be found
+    state.write("topology.yaml", text)
+    changes = difference(plan.objects, ())
+    try:
+        with Applier(plan, state, checkpoint) as applier:
+            applier.apply(changes)
+    except BaseException as error:
+        try:
+            remove(plan.lab)  # quicker than step by step, and it needs nothing to be known
+        except TestbedError as second:
+            error.add_note(f"not cleaned up: {second}")
+        raise
+    return Outcome(plan, changes)
+
+
+def _converge(
+    plan: Plan,
+    old: Plan,
+    state: State,
+    record: Record,
+    text: str,
+    checkpoint: Callable[[Change], None] | None,
+) -> Outcome:
+    before = state.need_record()
+    known = (*old.objects, *plan.objects)
+    changes = difference(plan.objects, observe(plan.lab, plan.fabric, known, state))
+    state.write_record(record)  # numbers that are given stay given, whatever comes
+    try:
+        with Applier(plan, state, checkpoint) as applier:
+            applier.apply(changes)
+    except BaseException as error:
+        state.write_record(Record(before.lab, before.document, before.time_scale, record.numbers))
+        _go_back(old, known, state, error)
+        raise
+    state.write("topology.yaml", text)
+    return Outcome(plan, changes)
+
+
+def _go_back(old: Plan, known: tuple[KernelObject, ...], state: State, error: BaseException) -> None:
+    """Make the lab again what it was before a change to it failed."""
+    try:
+        with Applier(old, state) as applier:
+            applier.apply(difference(old.objects, observe(old.lab, old.fabric, known, state)))
+    except TestbedError as second:
+        error.add_note(f"and the lab could not be made again what it was: {second}")
+
+
+def summary(changes: tuple[Change, ...]) -> str:
+    """The changes in one line, for people."""
+    if not changes:
+        return "no changes"
+    counts: dict[str, int] = {}
+    for change in changes:
+        kind = _WORDS.get(type(change.object), "settings")
+        key = f"{'+' if change.action == 'add' else '-'} {kind}"
+        counts[key] = counts.get(key, 0) + 1
+    return ", ".join(f"{key[0]}{count} {key[2:]}" for key, count in counts.items())
+
+
+_WORDS: dict[type, str] = {
+    objects.Namespace: "namespaces",
+    objects.Veth: "cables",
+    objects.Route: "routes",
+    objects.RoutingRule: "policy rules",
+    objects.Ruleset: "rulesets",
+    objects.Program: "programs",
+    objects.Controller: "controller",
+}

@@ -1,0 +1,101 @@
+"""The program ``nft-firewall``: a stateful network virtual appliance made of the kernel's own firewall.
+
+It forwards flows whose start it has seen and drops the rest, so a flow whose directions cross two appliances
+really breaks. What leaves for addresses outside the trusted space gets the appliance's own address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from testbed.errors import LabError
+from testbed.kernel import nft
+from testbed.nodes.fault_switch import FaultSwitch, ResponderFault
+from testbed.nodes.program import raise_descriptor_limit, read_config, until_terminated, write_sysctl
+from testbed.nodes.responder import HealthResponder
+from testbed.nodes.standby import Standby
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FirewallConfig", "ruleset", "run"]
+
+_TABLE = "ip testbed"
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallConfig:
+    """``heartbeat_seconds`` is in the lab's time; ``standby_of`` the active appliance's address."""
+
+    machine: str
+    probe_port: int = 8080
+    probe_path: str = "/health"
+    trusted_prefixes: tuple[str, ...] = ()
+    standby_of: str | None = None
+    heartbeat_seconds: float = 1.0
+    control: str | None = None
+
+
+def ruleset(trusted_prefixes: tuple[str, ...]) -> str:
+    """The appliance's nftables table, replacing an earlier one."""
+    trusted = f"    elements = {{ {', '.join(trusted_prefixes)} }}\n" if trusted_prefixes else ""
+    return f"""\
+table {_TABLE}
+delete table {_TABLE}
+table {_TABLE} {{
+  set trusted {{
+    type ipv4_addr
+    flags interval
+    auto-merge
+{trusted}  }}
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+    ct state invalid counter drop
+    ct state new tcp flags & (fin | syn | rst | ack) == syn accept
+    ct state new meta l4proto udp accept
+    ct state new icmp type echo-request accept
+    counter drop
+  }}
+  chain leave {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname != "lo" ip daddr != @trusted masquerade
+  }}
+}}
+"""
+
+
+async def run(config: str, ready: Callable[[], None]) -> None:
+    """Filter, and answer probes, until SIGTERM; the kernel goes on filtering afterwards.
+
+    Raises:
+        LabError: The port is taken, or the kernel refuses rules or settings.
+    """
+    own = read_config(FirewallConfig, config)
+    raise_descriptor_limit()
+    standby = None
+    if own.standby_of:
+        standby = Standby(own.standby_of, own.probe_port, own.probe_path, own.heartbeat_seconds)
+    switch = FaultSwitch(own.control, f"tcp dport {own.probe_port}")
+
+    def healthy() -> bool:
+        return switch.fault is not ResponderFault.PROBE_DOWN and not (standby and standby.passive)
+
+    try:  # the port first of all: who has it is the machine's firewall
+        responder = HealthResponder(own.machine, own.probe_port, own.probe_path, healthy)
+    except OSError as error:
+        raise LabError(f"machine {own.machine!r}: port {own.probe_port} cannot be had: {error}") from error
+    nft.run(ruleset(own.trusted_prefixes))  # before the settings: it brings connection tracking, and theirs
+    write_sysctl("net.netfilter.nf_conntrack_tcp_loose", 0)
+    write_sysctl("net.ipv4.ip_forward", 1)
+    async with switch:
+        working = [responder.serve(), *([standby.watch()] if standby else [])]
+        tasks = [asyncio.create_task(each) for each in (*working, until_terminated())]
+        ready()
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            task.result()

@@ -1,0 +1,1 @@
+"""Health probes: the state machine, the probers, and the controller process."""

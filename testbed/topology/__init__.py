@@ -1,0 +1,1 @@
+"""The topology document: model, loading, checks, schema. Pure."""

@@ -1,0 +1,68 @@
+"""Machines: what runs in them fits what they are used for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from testbed.topology.lookup import InterfacePlace
+from testbed.topology.model import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testbed.topology.draft import Draft
+    from testbed.topology.findings import Finding
+
+__all__ = ["floating_frontends_owned", "single_interface_appliances", "standbys"]
+
+
+def standbys(draft: Draft) -> Iterator[Finding]:
+    """A standby is an appliance, and waits for another machine."""
+    for i, machine in enumerate(draft.topology.machines):
+        active = machine.runtime.standby_of
+        if active is None:
+            continue
+        location = ("machines", i, "runtime", "standby_of")
+        if machine.runtime.program != Program.NFT_FIREWALL:
+            fix = "set program: nft-firewall, or remove standby_of"
+            yield draft.error(location, "only program nft-firewall can be a standby", fix=fix)
+        owners = [each for each in draft.lookup.owners(active) if isinstance(each, InterfacePlace)]
+        if not owners and not draft.lost(str(active), kind="network_interfaces"):
+            message = f"no machine has the address {active}"
+            yield draft.error(location, message, fix="name the address of the active appliance's network interface")
+        elif owners and all(each.machine is machine for each in owners):
+            message = f"{active} is an address of {machine.name} itself"
+            yield draft.error(location, message, fix="name the address of the active appliance's network interface")
+
+
+def floating_frontends_owned(draft: Draft) -> Iterator[Finding]:
+    """With floating IP, packets for the frontend reach the member unchanged: it must own that address."""
+    for place in draft.lookup.rules:
+        frontend = draft.lookup.frontend.get(place.frontend)
+        if not place.rule.enable_floating_ip or frontend is None or frontend.frontend.private_ip_address is None:
+            continue
+        address = frontend.frontend.private_ip_address
+        for member in draft.lookup.members(place.pool):
+            owned = address in member.machine.runtime.loopback_addresses
+            if member.interface.enable_ip_forwarding or owned or draft.lost(str(address)):
+                continue
+            message = f"{member.machine.name} drops what is addressed to the floating frontend {address}"
+            fix = f"add 'loopback_addresses: [{address}]', or set enable_floating_ip: false on rule {place.rule.name!r}"
+            yield draft.warning(("machines", member.location[1], "runtime"), message, fix=fix)
+
+
+def single_interface_appliances(draft: Draft) -> Iterator[Finding]:
+    """Azure promises one appliance for both directions to appliances with a single network interface."""
+    rules = {each.pool for each in draft.lookup.rules if each.ha_ports}
+    for i, machine in enumerate(draft.topology.machines):
+        balanced = any(
+            each.enable_ip_forwarding and not rules.isdisjoint(each.backend_address_pools)
+            for each in machine.network_interfaces
+        )
+        if balanced and len(machine.network_interfaces) > 1:
+            yield draft.warning(
+                ("machines", i, "network_interfaces"),
+                f"{machine.name} has {len(machine.network_interfaces)} network interfaces: "
+                "Azure does not promise that both directions of a flow cross the same appliance",
+                fix="use one network interface, or source NAT on the appliance",
+            )

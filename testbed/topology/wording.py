@@ -1,0 +1,191 @@
+"""What pydantic finds, in words for people: what is wrong, and what to write instead."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from testbed.topology.model import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic_core import ErrorDetails
+
+    from testbed.topology.nodes import Location
+
+__all__ = ["KINDS", "closest", "model_at", "one_of", "put"]
+
+_SEE = "see docs/topology.md for the keys and their values"
+
+
+def closest(word: str, words: tuple[str, ...]) -> str | None:
+    """The word that was probably meant, whatever its case; ``None`` when none is near."""
+    by_lower = {each.lower(): each for each in words}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
+def one_of(words: tuple[str, ...]) -> str:
+    """``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1] if words else "")))
+
+
+def _inside(annotation: Any) -> Any:
+    """The model or the enumeration in ``tuple[X, ...]``, ``X | None`` and ``Annotated[X, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel | StrEnum):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _inside(each))), None)
+
+
+def model_at(location: Location) -> type[BaseModel] | None:
+    """The model whose keys stand at this place; ``None`` when it is a plain value."""
+    model: Any = Topology
+    for step in location:
+        if isinstance(step, int):
+            continue
+        field = model.model_fields.get(step)
+        model = _inside(field.annotation) if field else None
+        if model is None or not issubclass(model, BaseModel):
+            return None
+    found: type[BaseModel] | None = model
+    return found
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _key(error: ErrorDetails) -> str:
+    return next((str(each) for each in reversed(error["loc"]) if isinstance(each, str)), "the document")
+
+
+def _extra(error: ErrorDetails) -> tuple[str, str]:
+    model = model_at(error["loc"][:-1])
+    keys = tuple(model.model_fields) if model else ()
+    key = str(error["loc"][-1])
+    near = closest(key, keys)
+    fix = f"did you mean {near!r}?" if near else f"remove it; the keys here are {', '.join(keys)}"
+    return f"unknown key {key[:60]!r}", fix
+
+
+def _missing(error: ErrorDetails) -> tuple[str, str]:
+    if isinstance(error["loc"][-1], int):
+        return "one name too few", "give two virtual networks, e.g. [hub, spoke1]"
+    return f"key {error['loc'][-1]!r} is missing", f"add '{error['loc'][-1]}:'; {_SEE}"
+
+
+def _enum(error: ErrorDetails) -> tuple[str, str]:
+    expected = tuple(str(error["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
+    message = f"{_short(error['input'])} is not a value of {_key(error)}"
+    near = closest(str(error["input"]), expected)
+    if near and near.lower() == str(error["input"]).lower():
+        return message, f"write {near} (upper and lower case count)"
+    return message, f"did you mean {near}? It can be {one_of(expected)}" if near else f"write {one_of(expected)}"
+
+
+def _pattern(error: ErrorDetails) -> tuple[str, str]:
+    if "/" in str(error["ctx"]["pattern"]):
+        parts = "load_balancer/backend_address_pool" if "pools" in _key(error) else "virtual_network/subnet"
+        return f"{_short(error['input'])} is not a reference of the form {parts}", "write both names, with one slash"
+    allowed = "use lower-case letters, digits and hyphens, with a letter or a digit at both ends"
+    return f"{_short(error['input'])} cannot be a name", allowed
+
+
+def _string(error: ErrorDetails) -> tuple[str, str]:
+    value = error["input"]
+    plain = isinstance(value, str | int | float | bool)
+    fix = "put it in quotes if the text is meant" if plain else "write a text"
+    return f"{_key(error)} is {_short(value)}, not a text", fix
+
+
+def _number(error: ErrorDetails) -> tuple[str, str]:
+    return f"{_key(error)} is {_short(error['input'])}, not a number", "write a plain number, such as 4"
+
+
+def _whole(error: ErrorDetails) -> tuple[str, str]:
+    return f"{_key(error)} is {_short(error['input'])}, not a whole number", "write a whole number, such as 4"
+
+
+def _boolean(error: ErrorDetails) -> tuple[str, str]:
+    return f"{_key(error)} is {_short(error['input'])}", "write true or false"
+
+
+def _bound(words: str, key: str) -> Callable[[ErrorDetails], tuple[str, str]]:
+    def say(error: ErrorDetails) -> tuple[str, str]:
+        limit = error["ctx"][key]
+        return f"{_key(error)} is {_short(error['input'])}", f"write a number {words} {limit:g}"
+
+    return say
+
+
+def _list(error: ErrorDetails) -> tuple[str, str]:
+    return f"{_key(error)} is {_short(error['input'])}, not a list", "write a list: [a, b], or one '- ' line per item"
+
+
+def _mapping(error: ErrorDetails) -> tuple[str, str]:
+    model = model_at(error["loc"])
+    keys = ", ".join(model.model_fields) if model else ""
+    return f"{_short(error['input'])} stands where keys are expected", f"write 'key: value' lines; the keys are {keys}"
+
+
+def _too_long(error: ErrorDetails) -> tuple[str, str]:
+    context = error["ctx"]
+    if "actual_length" in context:
+        return f"{_key(error)} has {context['actual_length']} items", f"give at most {context['max_length']}"
+    return f"{_key(error)} has {len(error['input'])} characters", f"give at most {context['max_length']}"
+
+
+def _too_short(error: ErrorDetails) -> tuple[str, str]:
+    return f"{_key(error)} is empty", f"give at least {error['ctx']['min_length']}"
+
+
+def _told(error: ErrorDetails) -> tuple[str, str]:
+    context = error["ctx"]
+    return context["message"], context["fix"]
+
+
+#: Pydantic's error types that a document can cause.
+KINDS: Mapping[str, Callable[[ErrorDetails], tuple[str, str]]] = {
+    "address": _told,
+    "bool_parsing": _boolean,
+    "bool_type": _boolean,
+    "enum": _enum,
+    "extra_forbidden": _extra,
+    "float_parsing": _number,
+    "float_type": _number,
+    "greater_than": _bound("above", "gt"),
+    "greater_than_equal": _bound("from", "ge"),
+    "int_from_float": _whole,
+    "int_parsing": _whole,
+    "int_parsing_size": _whole,
+    "int_type": _whole,
+    "less_than_equal": _bound("up to", "le"),
+    "literal_error": _enum,
+    "missing": _missing,
+    "model_type": _mapping,
+    "string_pattern_mismatch": _pattern,
+    "string_too_long": _too_long,
+    "string_type": _string,
+    "too_long": _too_long,
+    "too_short": _too_short,
+    "tuple_type": _list,
+}
+
+
+def put(error: ErrorDetails) -> tuple[str, str]:
+    """The message and the fix."""
+    kind = KINDS.get(error["type"])
+    return kind(error) if kind else (error["msg"].lower(), _SEE)

@@ -1,0 +1,1 @@
+"""Traffic: flows, packet templates, rings, and the measurements made with them."""

@@ -1,0 +1,80 @@
+"""Parts of the programs that need no namespace."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed.errors import LabError
+from testbed.nodes.certificate import server_context
+from testbed.nodes.echo import EchoConfig
+from testbed.nodes.launcher import start_time
+from testbed.nodes.nft_firewall import FirewallConfig, ruleset
+from testbed.nodes.program import read_config
+from testbed.nodes.standby import Standby
+
+
+def test_the_standby_counts_misses() -> None:
+    """Passive at first; three misses in a row take over, one answer gives back, and answers reset the count."""
+    standby = Standby("10.0.0.1", 80, "/", 1.0)
+    states = []
+    for answered in (False, False, True, False, False, False, False, True, False):
+        standby.heartbeat(answered=answered)
+        states.append(standby.passive)
+    assert states == [True, True, True, True, True, False, False, True, True]
+
+
+def test_a_configuration_is_read_with_its_lists() -> None:
+    """JSON lists become tuples, what is missing has its default."""
+    config = read_config(FirewallConfig, '{"machine": "nva1", "trusted_prefixes": ["10.0.0.0/8"], "standby_of": null}')
+    assert config == FirewallConfig("nva1", trusted_prefixes=("10.0.0.0/8",))
+    assert read_config(EchoConfig, '{"machine": "web1"}').probe_source == "168.63.129.16"
+
+
+@pytest.mark.parametrize("text", ["", "1", "[]", "{}", '{"machine": "x", "unknown": 1}'])
+def test_a_wrong_configuration_is_refused(text: str) -> None:
+    """Anything that does not fit is an error of the lab, not a traceback."""
+    with pytest.raises(LabError, match="configuration cannot be used"):
+        read_config(EchoConfig, text)
+
+
+def test_the_firewall_has_no_empty_element_list() -> None:
+    """Without trusted prefixes the set is declared without elements, which nftables would refuse if empty."""
+    assert "elements" not in ruleset(())
+    assert "elements = { 10.0.0.0/8, 192.168.0.0/16 }" in ruleset(("10.0.0.0/8", "192.168.0.0/16"))
+
+
+def test_the_start_time_tells_processes_apart() -> None:
+    """A process has one start time as long as it lives, also with an odd name, and none afterwards."""
+    assert start_time(os.getpid()) == int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    code = "import pathlib; pathlib.Path('/proc/self/comm').write_text('a) 1 (b'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        mine = start_time(os.getpid())
+        assert mine is not None
+        assert (start_time(child.pid) or 0) >= mine
+        child.kill()
+    assert start_time(child.pid) is None
+
+
+def test_the_certificate_serves_tls() -> None:
+    """A handshake in memory with the made certificate succeeds with TLS 1.3."""
+    server_in, server_out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client_context = ssl.create_default_context()
+    client_context.check_hostname = False
+    client_context.verify_mode = ssl.CERT_NONE
+    server = server_context("nva1").wrap_bio(server_in, server_out, server_side=True)
+    client = client_context.wrap_bio(server_out, server_in)
+    for side in (client, server, client, server):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    assert client.version() == "TLSv1.3"
+    assert b"nva1" in (client.getpeercert(binary_form=True) or b"")
