@@ -7,8 +7,8 @@ import random
 
 from bench import documents
 from bench.figures import Figure, median, percentile
-from testbed.balancer.nftables import NftablesBackend, install
-from testbed.kernel import namespaces
+from testbed.balancer.nftables import NftablesBackend, elements
+from testbed.kernel import namespaces, nft
 from testbed.kernel.netlink import Netlink
 from testbed.plan.compile import compile_plan
 from testbed.plan.numbers import Numbers
@@ -38,7 +38,8 @@ def measure() -> list[Figure]:
             for index, cable in enumerate(cables):
                 here = namespaces.path(plan.fabric)
                 netlink.add_veth(cable.name, cable.mac, cable.mtu, here, f"peer{index}", cable.peer_mac)
-            install(ruleset.text, ruleset.tables, plan.rules, {rule.id: everybody})
+            filled = elements(plan.rules, {rule.id: everybody})
+            nft.run(nft.replacing(ruleset.text + filled, ruleset.tables))
             backend = NftablesBackend(plan.rules)
             for _ in range(CHANGES):
                 eligible = everybody if eligible != everybody else everybody - {choices.choice(sorted(everybody))}

@@ -12,7 +12,6 @@ import numpy as np
 
 from testbed.balancer.base import MemberCounters, Update
 from testbed.balancer.preference import NOBODY, PreferenceTable
-from testbed.kernel import nft
 from testbed.kernel.nft_elements import Elements, NftSocket
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from testbed.plan.model import Rule
 
-__all__ = ["TABLE", "NftablesBackend", "install", "preference_table", "read_eligible"]
+__all__ = ["TABLE", "NftablesBackend", "elements", "preference_table", "read_eligible"]
 
 #: The fabric's own table.
 TABLE = "testbed"
@@ -34,13 +33,9 @@ def preference_table(rule: Rule) -> PreferenceTable:
     return PreferenceTable(rule.key, names, rule.buckets)
 
 
-def install(
-    ruleset: str, tables: tuple[str, ...], rules: tuple[Rule, ...], eligible: Mapping[int, frozenset[int]]
-) -> None:
-    """Replace the fabric's tables in one transaction, with these members eligible from its first packet on."""
-    gone = "".join(f"add table {table}\ndelete table {table}\n" for table in tables)
-    filled = "".join(_fill(rule, eligible.get(rule.id, frozenset())) for rule in rules)
-    nft.run(f"{gone}{ruleset}\n{filled}")
+def elements(rules: tuple[Rule, ...], eligible: Mapping[int, frozenset[int]]) -> str:
+    """The nft commands that fill fresh tables, so that these members are eligible from the first packet on."""
+    return "".join(_fill(rule, eligible.get(rule.id, frozenset())) for rule in rules)
 
 
 def _fill(rule: Rule, eligible: frozenset[int]) -> str:
@@ -48,9 +43,9 @@ def _fill(rule: Rule, eligible: frozenset[int]) -> str:
     if not present:
         return ""
     owners = preference_table(rule).owners(present)
-    elements = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
+    owned = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
     return (
-        f"add element ip {TABLE} owner_{rule.id} {{ {elements} }}\n"
+        f"add element ip {TABLE} owner_{rule.id} {{ {owned} }}\n"
         f"add element ip {TABLE} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
     )
 

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print them; they are JSON with or without ``--json``."""
-    from testbed.lab import events
     from testbed.lab.state import State
+    from testbed.probes import events
 
     state = State(arguments.lab)
     state.need_record()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import LabError, MachineError
+from testbed.kernel.netlink import Netlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ __all__ = [
     "OwnedNamespace",
     "create",
     "delete",
+    "enter",
     "entered",
     "exists",
     "inode",
@@ -75,6 +77,23 @@ def inode(name: str) -> int:
     return path(name).stat().st_ino
 
 
+def enter(name: str) -> None:
+    """Move the calling thread into a namespace, for good; a process that does it while it has one thread is there.
+
+    Raises:
+        LabError: There is no such namespace, or the kernel refuses.
+        MachineError: This process may not.
+    """
+    try:
+        target = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise LabError(f"network namespace {name!r} is gone", fix="run 'testbed up' again to restore it") from error
+    try:
+        _check(_libc.setns(target, _CLONE_NEWNET), f"enter network namespace {name!r}")
+    finally:
+        os.close(target)
+
+
 @contextmanager
 def entered(name: str | None) -> Iterator[None]:
     """Run the calling thread inside a namespace; sockets opened here stay there for life.
@@ -87,19 +106,14 @@ def entered(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    try:
-        target = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise LabError(f"network namespace {name!r} is gone", fix="run 'testbed up' again to restore it") from error
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _check(_libc.setns(target, _CLONE_NEWNET), f"enter network namespace {name!r}")
+        enter(name)
         try:
             yield
         finally:
             _check(_libc.setns(home, _CLONE_NEWNET), "return from a network namespace")
     finally:
-        os.close(target)
         os.close(home)
 
 
@@ -118,8 +132,6 @@ def create(name: str, lab: str) -> None:
     Raises:
         LabError: The name is taken, or the kernel refuses.
     """
-    from testbed.kernel.netlink import Netlink
-
     _prepare_directory()
     if exists(name):
         raise LabError(f"network namespace {name!r} already exists", fix=f"look at it: ip netns pids {name}")
@@ -152,8 +164,6 @@ def delete(name: str) -> None:
 
 
 def _owner(name: str) -> OwnedNamespace | None:
-    from testbed.kernel.netlink import Netlink
-
     try:
         size = path(name).stat().st_size
         if size:  # a plain file: a crash came before the mount

@@ -12,7 +12,7 @@ from typing import Any
 
 from testbed.errors import LabError, MachineError
 
-__all__ = ["list_table", "run", "tables"]
+__all__ = ["list_table", "replacing", "run"]
 
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _LIBRARY = "libnftables.so.1"
@@ -59,9 +59,12 @@ def run(text: str, *, as_json: bool = False) -> str:
         library.nft_ctx_free(context)
 
 
-def tables() -> frozenset[str]:
-    """All tables of the namespace, as ``family name``."""
-    return frozenset(line.removeprefix("table ") for line in run("list tables").splitlines())
+def replacing(text: str, tables: tuple[str, ...]) -> str:
+    """The text, with the removal of the tables before it: in one transaction nobody sees them gone.
+
+    ``add`` first, because nft 1.0 knows no ``destroy`` and ``delete`` wants the table to be there.
+    """
+    return "".join(f"add table {table}\ndelete table {table}\n" for table in tables) + text
 
 
 def list_table(command: str) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
-from testbed.balancer import nftables
 from testbed.errors import LabError, TestbedError
 from testbed.kernel import namespaces, nft, processes, sysctl
 from testbed.kernel.netlink import Netlink, RouteEntry, RuleEntry
@@ -146,16 +145,23 @@ class Applier:
     def _load(self, ruleset: objects.Ruleset) -> None:
         """Replace the tables; members that are eligible stay so, and no packet meets a gap."""
         with namespaces.entered(ruleset.namespace):
-            eligible = {}
-            for rule in self._plan.rules:
-                with suppress(LabError):  # a new rule has nobody yet
-                    eligible[rule.id] = nftables.read_eligible(rule.id)
-            nftables.install(ruleset.text, ruleset.tables, self._plan.rules, eligible)
+            filled = self._eligible_now() if self._plan.rules else ""
+            nft.run(nft.replacing(ruleset.text + filled, ruleset.tables))
         self._state.write("ruleset.nft", ruleset.text)
+
+    def _eligible_now(self) -> str:
+        """The elements that make the members eligible that are so now; nobody, in a table that is new."""
+        from testbed.balancer import nftables  # with numpy, which a lab without rules does not need
+
+        eligible = {}
+        for rule in self._plan.rules:
+            with suppress(LabError):  # a new rule has nobody yet
+                eligible[rule.id] = nftables.read_eligible(rule.id)
+        return nftables.elements(self._plan.rules, eligible)
 
     def _unload(self, ruleset: objects.Ruleset) -> None:
         with namespaces.entered(ruleset.namespace):
-            nft.run("".join(f"add table {table}\ndelete table {table}\n" for table in ruleset.tables))
+            nft.run(nft.replacing("", ruleset.tables))
 
     def _start(self, programs: list[objects.Program]) -> None:
         for each in programs:

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 from testbed.errors import InputError, LabError
 from testbed.kernel import conntrack, namespaces, nft, processes, sysctl
 from testbed.kernel.netlink import Netlink
-from testbed.lab import events
 from testbed.lab.apply import Applier
 from testbed.lab.changes import difference
 from testbed.lab.observe import observe
 from testbed.lab.state import State
 from testbed.nodes import faults as responder
+from testbed.probes import events
 
 if TYPE_CHECKING:
     from testbed.plan.model import Machine, Plan
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "active", "clear", "heal", "inject", "kinds"]
 
 _FILE = "faults.json"
+_FROZEN_TABLE = ("inet testbed_fault",)
 _FROZEN = """\
-add table inet testbed_fault
-delete table inet testbed_fault
 table inet testbed_fault {
   chain in {
     type filter hook prerouting priority -450; policy drop;
@@ -113,7 +112,7 @@ def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
                     netlink.set_link(each.name, up=False)
         case Kind.FREEZE:
             with namespaces.entered(machine.namespace):
-                nft.run(_FROZEN)
+                nft.run(nft.replacing(_FROZEN, _FROZEN_TABLE))
             _signal(state, machine_name, signal.SIGSTOP)
 
 
@@ -137,7 +136,7 @@ def clear(plan: Plan, machine_name: str) -> None:
     machine = plan.machine(machine_name)
     state = State(plan.lab)
     with namespaces.entered(machine.namespace):
-        nft.run("add table inet testbed_fault\ndelete table inet testbed_fault\n")
+        nft.run(nft.replacing("", _FROZEN_TABLE))
     _signal(state, machine_name, signal.SIGCONT)
     if machine.program is not None:
         with suppress(LabError):  # dead: it starts without faults below

@@ -138,9 +138,8 @@ def _from_kernel(plan: Plan) -> tuple[MemberState, ...]:
 
     if not plan.rules or not namespaces.exists(plan.fabric):
         return ()
-    with namespaces.entered(plan.fabric):
-        with closing(NftablesBackend(plan.rules)) as backend:
-            eligible, counters = backend.eligible(), backend.counters()
+    with namespaces.entered(plan.fabric), closing(NftablesBackend(plan.rules)) as backend:
+        eligible, counters = backend.eligible(), backend.counters()
 
     def state(rule: Rule, member: Member) -> MemberState:
         return MemberState(

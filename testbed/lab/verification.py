@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from testbed.balancer.nftables import preference_table
 from testbed.errors import InputError
 from testbed.lab import faults
-from testbed.lab.events import read
 from testbed.lab.pairs import balanced_pairs
 from testbed.lab.state import State
 from testbed.lab.status import read_status, wait_until_healthy
 from testbed.plan.compile import network_of
+from testbed.probes.events import read
 from testbed.traffic.failover import Load, Phases, measure_failover
 from testbed.traffic.flows import Tap
 from testbed.traffic.symmetry import measure_symmetry

@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from testbed.errors import LabError
-from testbed.kernel import nft
+from testbed.kernel import nft, sysctl
 from testbed.nodes.datagrams import REPLY_DSCP, DatagramEcho
 from testbed.nodes.fault_switch import FaultSwitch, ResponderFault
-from testbed.nodes.program import raise_descriptor_limit, read_config, until_terminated, write_sysctl
+from testbed.nodes.program import raise_descriptor_limit, read_config, until_terminated
 from testbed.nodes.stream import StreamConnection
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def run(config: str, ready: Callable[[], None]) -> None:
     raise_descriptor_limit()
     for key in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
         with suppress(LabError):  # a smaller backlog serves as well, only not as many at once
-            write_sysctl(key, _BACKLOG)
+            sysctl.write(key, str(_BACKLOG))
     loop = asyncio.get_running_loop()
     try:  # the port first of all: who has it is the machine's echo, and the control socket is its own
         listener = socket.create_server(("", _PORT), backlog=_BACKLOG)

@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from testbed.errors import LabError, TestbedError
-from testbed.kernel.setns import enter, set_process_name
+from testbed.kernel.namespaces import enter
+from testbed.kernel.processes import identify, own_module, set_process_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from testbed.nodes.program import Program
 
-__all__ = ["PROGRAMS", "Launched", "ProgramSpec", "launch", "start_time"]
+__all__ = ["PROGRAMS", "Launched", "ProgramSpec", "launch"]
 
 #: Kind of program, and the module whose ``run`` it is.
 PROGRAMS = {"echo": "testbed.nodes.echo", "nft-firewall": "testbed.nodes.nft_firewall"}
@@ -67,15 +68,6 @@ class _Child:
     ended: bool = False
 
 
-def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot (field 22 of ``/proc/PID/stat``); None: it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(")")[2].split()[19])  # the name may hold blanks and parentheses
-
-
 def launch(specs: Sequence[ProgramSpec]) -> tuple[Launched, ...]:
     """Start all programs and wait until each is ready.
 
@@ -84,16 +76,15 @@ def launch(specs: Sequence[ProgramSpec]) -> tuple[Launched, ...]:
     """
     if not specs:
         return ()
-    package = str(Path(__file__).parents[2])
-    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, environment = own_module("testbed.nodes.launcher")
     with subprocess.Popen(
-        [sys.executable, "-m", "testbed.nodes.launcher"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # an interrupt from the keyboard is for the command, which passes it on
-        env=os.environ | {"PYTHONPATH": path},
+        env=environment,
     ) as process:
         try:
             answer, errors = process.communicate(
@@ -217,7 +208,8 @@ def _start(specs: Sequence[ProgramSpec], children: list[_Child]) -> list[dict[st
 
 
 def _answer(spec: ProgramSpec, pid: int, complaint: str) -> dict[str, object]:
-    return {"machine": spec.machine, "pid": pid, "start_time": start_time(pid), "error": complaint}
+    started = 0 if complaint else identify(pid).start_time
+    return {"machine": spec.machine, "pid": pid, "start_time": started, "error": complaint}
 
 
 def _end(children: list[_Child]) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbed.errors import LabError
-from testbed.kernel import nft
+from testbed.kernel import nft, sysctl
 from testbed.nodes.fault_switch import FaultSwitch, ResponderFault
-from testbed.nodes.program import raise_descriptor_limit, read_config, until_terminated, write_sysctl
+from testbed.nodes.program import raise_descriptor_limit, read_config, until_terminated
 from testbed.nodes.responder import HealthResponder
 from testbed.nodes.standby import Standby
 
@@ -88,8 +88,8 @@ async def run(config: str, ready: Callable[[], None]) -> None:
     except OSError as error:
         raise LabError(f"machine {own.machine!r}: port {own.probe_port} cannot be had: {error}") from error
     nft.run(ruleset(own.trusted_prefixes))  # before the settings: it brings connection tracking, and theirs
-    write_sysctl("net.netfilter.nf_conntrack_tcp_loose", 0)
-    write_sysctl("net.ipv4.ip_forward", 1)
+    sysctl.write("net.netfilter.nf_conntrack_tcp_loose", "0")
+    sysctl.write("net.ipv4.ip_forward", "1")
     async with switch:
         working = [responder.serve(), *([standby.watch()] if standby else [])]
         tasks = [asyncio.create_task(each) for each in (*working, until_terminated())]

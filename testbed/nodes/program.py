@@ -6,7 +6,6 @@ import asyncio
 import json
 import resource
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from testbed.errors import LabError
@@ -14,7 +13,7 @@ from testbed.errors import LabError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Program", "raise_descriptor_limit", "read_config", "until_terminated", "write_sysctl"]
+__all__ = ["Program", "raise_descriptor_limit", "read_config", "until_terminated"]
 
 _Config = TypeVar("_Config")
 _MOST_DESCRIPTORS = 262_144
@@ -47,18 +46,6 @@ async def until_terminated() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
-
-
-def write_sysctl(key: str, value: int) -> None:
-    """Set a ``net.*`` setting of the namespace one is in.
-
-    Raises:
-        LabError: There is none, or it cannot be written.
-    """
-    try:
-        Path("/proc/sys", *key.split(".")).write_text(str(value))
-    except OSError as error:
-        raise LabError(f"sysctl {key} cannot be set to {value}: {error}") from error
 
 
 def raise_descriptor_limit() -> None:

@@ -85,8 +85,9 @@ def compile_plan(topology: model.Topology, lab: str, numbers: Numbers, state_dir
     made += _steering(fabric, rules)
     made.append(objects.Ruleset(fabric, ("ip testbed", "netdev testbed"), ruleset))
     made += _programs(topology, everyone, state_directory)
-    digest = blake2b(repr((rules, topology.time_scale)).encode(), digest_size=8).hexdigest()
-    made.append(objects.Controller(fabric, digest))
+    if rules:
+        digest = blake2b(repr((rules, topology.time_scale)).encode(), digest_size=8).hexdigest()
+        made.append(objects.Controller(fabric, digest))
     ids = tuple(sorted(numbers.known.items()))
     return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made))
 

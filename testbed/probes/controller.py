@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from testbed.errors import LabError, TestbedError
-from testbed.kernel.setns import enter, set_process_name
+from testbed.kernel.namespaces import enter
+from testbed.kernel.processes import set_process_name
 from testbed.probes import adoption, control, events
 from testbed.probes.config import ControllerConfig
 from testbed.probes.health import eligible_members

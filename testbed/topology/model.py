@@ -8,11 +8,11 @@ Checks that need more than one value live in :mod:`testbed.topology.rules`.
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
+
+from testbed.topology.words import Address, Name, Port, Prefix, Reference
 
 __all__ = [
     "BackendAddressPool",
@@ -37,82 +37,6 @@ __all__ = [
     "Topology",
     "TransportProtocol",
     "VirtualNetwork",
-]
-
-#: Names become parts of namespace, interface and file names: lower case, digits and inner hyphens.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
-#: A reference with one slash: ``virtual_network/subnet`` or ``load_balancer/backend_address_pool``.
-Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", max_length=81)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_ADDRESS_PATTERN = rf"^{_OCTET}(\.{_OCTET}){{3}}$"
-_PREFIX_PATTERN = rf"^{_OCTET}(\.{_OCTET}){{3}}/(3[0-2]|[12]?[0-9])$"
-
-
-def _refused(text: object, what: str, fix: str) -> PydanticCustomError:
-    context = {"message": f"{str(text)[:60]!r} is not {what}", "fix": fix}
-    return PydanticCustomError("address", "{message}", context)
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        IPv6Interface(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _address(value: object) -> object:
-    """Text only: ``ipaddress`` also takes numbers and bytes, which nobody means in a document."""
-    if isinstance(value, IPv4Address):
-        return value
-    if isinstance(value, str):
-        if _is_ipv6(value):
-            raise _refused(value, "an IPv4 address: IPv6 is not modelled", "use an IPv4 address")
-        try:
-            return IPv4Address(value)
-        except ValueError:
-            pass
-    raise _refused(value, "an IPv4 address", "write four numbers from 0 to 255, e.g. 10.0.1.4")
-
-
-def _prefix(value: object) -> object:
-    if isinstance(value, IPv4Network):
-        return value
-    if isinstance(value, str):
-        if _is_ipv6(value):
-            raise _refused(value, "an IPv4 prefix: IPv6 is not modelled", "use an IPv4 prefix")
-        address, slash, length = value.partition("/")
-        if slash and length.isdecimal():
-            try:
-                interface = IPv4Interface(value)
-            except ValueError:
-                pass
-            else:
-                if interface.ip == interface.network.network_address:
-                    return interface.network
-                raise _refused(value, "the start of a prefix", f"write {interface.network}")
-        elif not slash and _is_address(address):
-            raise _refused(value, "a prefix", f"give its length, e.g. {address}/32 for this address alone")
-    raise _refused(value, "an IPv4 prefix", "write an address, a slash and a length, e.g. 10.0.0.0/16")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        IPv4Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-#: An address, written as text.
-Address = Annotated[
-    IPv4Address, BeforeValidator(_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS_PATTERN})
-]
-#: A prefix in CIDR notation; its host bits are zero.
-Prefix = Annotated[
-    IPv4Network, BeforeValidator(_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
 ]
 
 
@@ -182,6 +106,7 @@ class Subnet(Document):
     """A subnet of a virtual network."""
 
     name: Name
+    """Unique in its virtual network."""
     address_prefix: Prefix
     """CIDR, /8 to /29. Azure keeps the first four addresses and the last one."""
     route_table: Name | None = None
@@ -192,15 +117,20 @@ class VirtualNetwork(Document):
     """A virtual network (VNet)."""
 
     name: Name
+    """Unique in the document."""
     address_space: tuple[Prefix, ...] = Field(min_length=1)
+    """Prefixes in CIDR notation; those of peered virtual networks do not overlap."""
     subnets: tuple[Subnet, ...] = ()
+    """Disjoint parts of the address space."""
 
 
 class Peering(Document):
     """A peering between two virtual networks, both of its sides."""
 
     between: tuple[Name, Name]
+    """The two virtual networks. Peering is not transitive."""
     allow_virtual_network_access: bool = True
+    """Whether the two reach each other at all."""
     allow_forwarded_traffic: bool = False
     """Whether traffic that did not start in the peer may come from it (hub-and-spoke needs it)."""
 
@@ -209,8 +139,11 @@ class Route(Document):
     """A user-defined route (UDR)."""
 
     name: Name
+    """Unique in its route table."""
     address_prefix: Prefix
+    """Destinations, in CIDR notation. The longest prefix wins; on equal ones this beats system routes."""
     next_hop_type: NextHopType
+    """``VirtualNetworkGateway`` is not modelled yet; ``None`` drops."""
     next_hop_ip_address: Address | None = None
     """Only with ``VirtualAppliance``: a network interface or an internal frontend."""
 
@@ -219,16 +152,20 @@ class RouteTable(Document):
     """A route table; any number of subnets may use it."""
 
     name: Name
+    """Unique in the document; subnets name it."""
     routes: tuple[Route, ...] = ()
+    """At most one for a prefix."""
 
 
 class FrontendIPConfiguration(Document):
     """An internal frontend of a load balancer."""
 
     name: Name
+    """Unique in its load balancer."""
     subnet: Reference | None = None
     """``virtual_network/subnet`` the address is taken from."""
     private_ip_address: Address | None = None
+    """Static; nothing else in the virtual network has it."""
     public_ip_address: str | None = None
     """Accepted so that a public frontend is refused with a clear message."""
 
@@ -237,58 +174,83 @@ class BackendAddressPool(Document):
     """A backend address pool; members join it from their network interfaces."""
 
     name: Name
+    """Unique in its load balancer."""
 
 
 class Probe(Document):
     """A health probe. Times are Azure's, in seconds, before ``time_scale``."""
 
     name: Name
+    """Unique in its load balancer; rules name it."""
     protocol: ProbeProtocol
+    """An Http or Https answer other than 200 takes a member down at once."""
     port: Port
+    """On the member; not 19, 21, 25, 70, 110, 119, 143, 220 or 993 for Http and Https."""
     request_path: str | None = None
     """Path of the GET; required for Http and Https, forbidden for Tcp."""
     interval_in_seconds: Annotated[int, Field(ge=5, le=2147483646)] = 15
+    """From one probe to the next; an answer later than this (at most 30 s) is a failure."""
     probe_threshold: Annotated[int, Field(ge=1, le=100)] = 1
     """Consecutive results that change the state, both ways."""
     number_of_probes: int | None = None
     """Accepted and ignored, as Azure does (a warning says so)."""
     no_healthy_backends_behavior: NoHealthyBackendsBehavior = NoHealthyBackendsBehavior.ALL_PROBED_DOWN
+    """When every member is down: new flows go nowhere, or to all of them."""
 
 
 class LoadBalancingRule(Document):
     """A load-balancing rule; ``All`` with both ports 0 is an HA Ports rule."""
 
     name: Name
+    """Unique in its load balancer."""
     protocol: TransportProtocol
+    """``Tcp`` and ``Udp`` (single ports) are not modelled yet."""
     frontend_port: Annotated[int, Field(ge=0, le=65534)]
+    """0 stands for every port."""
     backend_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """0 keeps the port."""
     frontend_ip_configuration: Name
+    """Name of a frontend of this load balancer."""
     backend_address_pool: Name
+    """Name of a pool of this load balancer."""
     probe: Name | None = None
+    """Name of a probe of this load balancer; without one every member counts as healthy."""
     enable_floating_ip: bool = False
     """Direct server return: packets reach the member with the frontend as their destination."""
     load_distribution: LoadDistribution = LoadDistribution.DEFAULT
+    """What chooses the member; only ``Default`` (addresses, ports, protocol) is modelled yet."""
     idle_timeout_in_minutes: Annotated[int, Field(ge=4, le=100)] = 4
+    """TCP flows that were silent for longer are forgotten."""
     enable_tcp_reset: bool = False
+    """Accepted; Azure sends no reset on an HA Ports rule of an internal load balancer."""
 
 
 class LoadBalancer(Document):
     """A load balancer with its frontends, pools, probes and rules."""
 
     name: Name
+    """Unique in the document."""
     sku: Sku = Sku.STANDARD
+    """HA Ports needs ``Standard``."""
     frontend_ip_configurations: tuple[FrontendIPConfiguration, ...] = ()
+    """Each holds at most one HA Ports rule."""
     backend_address_pools: tuple[BackendAddressPool, ...] = ()
+    """Members join them from their network interfaces."""
     probes: tuple[Probe, ...] = ()
+    """How the health of members is measured."""
     load_balancing_rules: tuple[LoadBalancingRule, ...] = ()
+    """Which frontend leads to which pool."""
 
 
 class NetworkInterface(Document):
     """A network interface (NIC) of a machine; the first one is the primary."""
 
     subnet: Reference
+    """``virtual_network/subnet``."""
     private_ip_address: Address
+    """Static; not one of the five that Azure keeps in the subnet."""
     enable_ip_forwarding: bool = False
+    """Whether it may receive and send packets of others; an appliance needs it."""
     backend_address_pools: tuple[Reference, ...] = ()
     """``load_balancer/backend_address_pool`` the network interface is a member of."""
 
@@ -297,11 +259,13 @@ class NamespaceRuntime(Document):
     """A machine that is a plain network namespace, with an optional program in it."""
 
     kind: Literal["namespace"] = "namespace"
+    """A plain network namespace."""
     program: Program | None = None
     """``echo`` answers TCP, UDP and HTTP on every port; ``nft-firewall`` is a stateful NVA."""
     probe_port: Port = 8080
     """Where ``nft-firewall`` answers probes (TCP, HTTP and HTTPS on the same port)."""
     probe_path: str = "/health"
+    """Where ``nft-firewall`` answers HTTP and HTTPS probes with 200."""
     standby_of: Address | None = None
     """``nft-firewall`` only: answer 503 while the appliance at this address answers 200."""
     loopback_addresses: tuple[Address, ...] = ()
@@ -312,25 +276,36 @@ class Machine(Document):
     """A machine: a runtime and one or more network interfaces."""
 
     name: Name
+    """Unique in the document; its namespace is ``<lab>-<name>``. Not ``fabric``, ``internet`` or ``controller``."""
     runtime: NamespaceRuntime = NamespaceRuntime()
+    """What the machine is made of; an idle namespace when not given."""
     network_interfaces: tuple[NetworkInterface, ...] = Field(min_length=1, max_length=8)
+    """``eth0``, ``eth1``, … in this order."""
 
 
 class Internet(Document):
     """The world outside: a machine ``internet`` that owns the first usable address of the prefix."""
 
     address_prefix: Prefix
+    """/29 or larger, outside all virtual networks."""
 
 
 class Topology(Document):
     """A hub-and-spoke topology."""
 
     name: Name
+    """Name of the lab, and prefix of its namespaces."""
     time_scale: Annotated[float, Field(gt=0, le=100)] = 1
     """Multiplies every timer of the lab; 0.02 turns a 5 s probe interval into 100 ms."""
     virtual_networks: tuple[VirtualNetwork, ...] = Field(min_length=1)
+    """With their subnets."""
     peerings: tuple[Peering, ...] = ()
+    """Which virtual networks reach each other."""
     route_tables: tuple[RouteTable, ...] = ()
+    """User-defined routes; subnets name them."""
     load_balancers: tuple[LoadBalancer, ...] = ()
+    """Internal load balancers."""
     machines: tuple[Machine, ...] = Field(min_length=1)
+    """Everything that has a network interface."""
     internet: Internet | None = None
+    """Left out: what leaves for the internet is dropped."""

@@ -18,9 +18,8 @@ import pytest
 from testbed.balancer.base import FakeBackend, Update
 from testbed.errors import DeadlineError, LabError
 from testbed.kernel.namespaces import entered
-from testbed.lab import events
 from testbed.plan.model import Member, Probe, Rule
-from testbed.probes import control
+from testbed.probes import control, events
 from testbed.probes.config import ControllerConfig
 from testbed.probes.controller import SOCKET_NAME, run
 from testbed.probes.status import ControllerStatus
@@ -357,7 +356,7 @@ _PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from testbed.balancer.base import FakeBackend
-from testbed.kernel.setns import enter
+from testbed.kernel.namespaces import enter
 from testbed.probes.config import ControllerConfig
 from testbed.probes.controller import _until_signal
 config = ControllerConfig.from_json(Path(sys.argv[1]).read_text())

@@ -6,14 +6,13 @@ import os
 import ssl
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from testbed.errors import LabError
+from testbed.kernel.processes import Process, identify
 from testbed.nodes.certificate import server_context
 from testbed.nodes.echo import EchoConfig
-from testbed.nodes.launcher import start_time
 from testbed.nodes.nft_firewall import FirewallConfig, ruleset
 from testbed.nodes.program import read_config
 from testbed.nodes.standby import Standby
@@ -50,17 +49,19 @@ def test_the_firewall_has_no_empty_element_list() -> None:
 
 
 def test_the_start_time_tells_processes_apart() -> None:
-    """A process has one start time as long as it lives, also with an odd name, and none afterwards."""
-    assert start_time(os.getpid()) == int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    """A process is itself as long as it lives, also with an odd name, and is not alive afterwards."""
+    mine = identify(os.getpid())
+    assert mine.alive()
+    assert not Process(mine.pid, mine.start_time - 1).alive()
     code = "import pathlib; pathlib.Path('/proc/self/comm').write_text('a) 1 (b'); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout
         child.stdout.readline()
-        mine = start_time(os.getpid())
-        assert mine is not None
-        assert (start_time(child.pid) or 0) >= mine
+        odd = identify(child.pid)
+        assert odd.alive()
+        assert odd.start_time >= mine.start_time
         child.kill()
-    assert start_time(child.pid) is None
+    assert not odd.alive()
 
 
 def test_the_certificate_serves_tls() -> None:

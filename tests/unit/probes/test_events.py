@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from testbed.lab import events
+from testbed.probes import events
 
 if TYPE_CHECKING:
     from pathlib import Path
