@@ -583,7 +583,7 @@ def test_a_failed_start_ends_the_others(net: Net) -> None:
     with pytest.raises(LabError, match=r"machine 'server' did not start: echo: .*port 7 cannot be had"):
         launch(specs)
     assert (_running(net.ns("client")), _running(net.ns("server"))) == before
-    _ip("netns", "exec", net.ns("client"), "nft", "delete table ip testbed")
+    _ip("netns", "exec", net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
     assert faults.current(net.control("server")) is ResponderFault.NONE  # the one that runs is as it was
 
 
@@ -630,7 +630,7 @@ def test_a_launcher_that_is_stopped_leaves_nothing(net: Net) -> None:
         process.terminate()
         assert process.wait(5) == 1
     assert not _running(net.ns("client"))
-    _ip("netns", "exec", net.ns("client"), "nft", "delete table ip testbed")
+    _ip("netns", "exec", net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
 
 
 def test_a_launcher_that_nobody_listens_to_leaves_nothing(net: Net) -> None:
@@ -649,4 +649,4 @@ def test_a_launcher_that_nobody_listens_to_leaves_nothing(net: Net) -> None:
         process.stdin.close()
         assert process.wait(10) != 0
     assert not _running(net.ns("client"))
-    _ip("netns", "exec", net.ns("client"), "nft", "delete table ip testbed")
+    _ip("netns", "exec", net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
