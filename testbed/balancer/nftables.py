@@ -45,7 +45,7 @@ def _fill(rule: Rule, eligible: frozenset[int]) -> str:
     owners = preference_table(rule).owners(present)
     owned = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
     return (
-        f"add element ip {TABLE} owner_{rule.id} {{ {owned} }}\n"
+        f"add element ip {TABLE} {rule.owner_map} {{ {owned} }}\n"
         f"add element ip {TABLE} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
     )
 
@@ -105,13 +105,14 @@ class NftablesBackend:
         now: NDArray[np.uint32],
         eligible: frozenset[int],
     ) -> list[Elements]:
+        owner_map = self._rules[rule].owner_map
         owned = moved[before[moved] != NOBODY]
         given = moved[now[moved] != NOBODY]
         left = np.array(sorted(self._eligible[rule] - eligible), dtype=np.uint32)
         joined = np.array(sorted(eligible - self._eligible[rule]), dtype=np.uint32)
         changes = [
-            Elements(f"owner_{rule}", owned, delete=True),
-            Elements(f"owner_{rule}", given, now[given]),
+            Elements(owner_map, owned, delete=True),
+            Elements(owner_map, given, now[given]),
             Elements(f"eligible_{rule}", left, delete=True),
             Elements(f"eligible_{rule}", joined),
         ]

@@ -12,6 +12,7 @@ from testbed.lab import controller
 from testbed.lab.state import Running
 from testbed.nodes import launcher
 from testbed.plan import objects
+from testbed.plan.replacement import replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -143,10 +144,11 @@ class Applier:
             stale.close()
 
     def _load(self, ruleset: objects.Ruleset) -> None:
-        """Replace the tables; members that are eligible stay so, and no packet meets a gap."""
+        """Replace the rules; members that are eligible stay so, and no packet meets a gap."""
         with namespaces.entered(ruleset.namespace):
             filled = self._eligible_now() if self._plan.rules else ""
-            nft.run(nft.replacing(ruleset.text + filled, ruleset.tables))
+            loaded = self._state.ruleset() if "table ip testbed" in nft.run("list tables").splitlines() else None
+            nft.run(replacement(loaded, ruleset.text, filled))
         self._state.write("ruleset.nft", ruleset.text)
 
     def _eligible_now(self) -> str:

@@ -40,8 +40,6 @@ def _hangs_on(thing: KernelObject, veth: objects.Veth) -> bool:
             return (thing.namespace, thing.link) in ends
         case objects.Sysctl():
             return thing.namespace == veth.namespace and f".{veth.name}." in thing.key
-        case objects.Ruleset():  # its netdev chains hang on the cable's end
-            return thing.namespace == veth.namespace
     return False
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from testbed.kernel import namespaces, nft, sysctl
 from testbed.kernel.netlink import Netlink
 from testbed.plan import objects
+from testbed.plan.replacement import chains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -92,27 +92,13 @@ def _is_set(setting: objects.Sysctl) -> bool:
     return value == setting.value or (value is None and setting.key.startswith("net.ipv6."))
 
 
-_HEAD = re.compile(r"^table (\w+) (\w+) \{|^  chain (\w+) \{", re.MULTILINE)
-
-
-def _chains(text: str) -> set[tuple[str, str]]:
-    """(family, chain) of a ruleset, its version among them."""
-    family, found = "", set()
-    for match in _HEAD.finditer(text):
-        if match[1]:
-            family = match[1]
-        else:
-            found.add((family, match[3]))
-    return found
-
-
 def _is_loaded(ruleset: objects.Ruleset) -> bool:
     loaded = {
-        (each["chain"]["family"], each["chain"]["name"])
+        each["chain"]["name"]
         for each in nft.list_table("list chains")
         if "chain" in each and f"{each['chain']['family']} {each['chain']['table']}" in ruleset.tables
     }
-    return loaded == _chains(ruleset.text)
+    return loaded == chains(ruleset.text)
 
 
 def _cables(fabric: str, known: tuple[KernelObject, ...], links: Mapping[str, tuple[Link, ...]]) -> set[KernelObject]:

@@ -83,7 +83,7 @@ def compile_plan(topology: model.Topology, lab: str, numbers: Numbers, state_dir
         made += _machine_objects(fabric, lab, each, _loopback_addresses(topology, each.name))
     made += _fabric_routes(fabric, network, interfaces, outside, numbers)
     made += _steering(fabric, rules)
-    made.append(objects.Ruleset(fabric, ("ip testbed", "netdev testbed"), ruleset))
+    made.append(objects.Ruleset(fabric, ("ip testbed",), ruleset))
     made += _programs(topology, everyone, state_directory)
     if rules:
         digest = blake2b(repr((rules, topology.time_scale)).encode(), digest_size=8).hexdigest()

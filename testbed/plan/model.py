@@ -93,7 +93,7 @@ class Member:
 class Rule:
     """One HA Ports rule: a frontend address and the pool behind it.
 
-    ``id`` is the rule's conntrack zone and names its nftables objects (``owner_1``, ``eligible_1``).
+    ``id`` is the rule's conntrack zone and names its nftables objects (``rule_1``, ``eligible_1``).
     """
 
     id: int
@@ -113,6 +113,11 @@ class Rule:
     def key(self) -> str:
         """``load_balancer/frontend/rule``; seeds the preference table."""
         return f"{self.load_balancer}/{self.frontend}/{self.name}"
+
+    @property
+    def owner_map(self) -> str:
+        """Name of the nftables map from hash bucket to owner."""
+        return f"owner_{self.id}_{self.buckets}"
 
     @property
     def transit(self) -> bool:

@@ -1,32 +1,34 @@
 """The fabric's nftables rules, as text: which packets are balanced, how a member is chosen, what is rewritten.
 
-A packet's way (table ``ip testbed``, all chains on prerouting unless named):
+A packet's way through table ``ip testbed``, all of it on prerouting:
 
-1. ``raw`` (-300): the sending interface gives the mark of its subnet's routing table; destinations whose
-   effective route ends at a rule get the rule's balance mark and conntrack zone, those for the internet the
-   internet's zone; everything else is only routed and not tracked, because a flow that is tracked on both of
-   its legs would find its own mark on the second one and loop back to the appliance.
-2. ``mangle`` (-150): balance marks go to their rule's chain, which leaves a member's mark on the packet, or
-   drops it (no member: silence, never a reset).
+1. ``classify`` (raw, -300): the cable it comes from leads to the chain of its subnet, or of its pool member. Its
+   destination says its fate: balanced (the rule's mark and conntrack zone), for the internet (the internet's zone)
+   or only routed (the mark of the subnet's routing table, not tracked).
+2. ``balance`` (mangle, -150): a balanced packet gets the mark of a member, or is dropped (nobody is eligible:
+   silence, never a reset).
 3. Policy rules turn marks into routing tables (:mod:`testbed.plan.numbers`).
-4. Table ``netdev testbed``: at the cable of a member without floating IP the destination is rewritten from
-   the frontend to the member's own address, and the replies back, as Azure's virtual switch does on the host.
+
+The destination of what is addressed to a frontend without floating IP is rewritten when the member is chosen, and
+the source of the answers as soon as they come from the member's cable, before anything else looks at them: as
+Azure's virtual switch does on the member's host. That is stateless but for a table of the flows it was done for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from testbed.plan.network import ToRule
-from testbed.plan.numbers import INTERNET_ZONE, TABLE_MASK, balance_mark, table_mark
+from testbed.plan.network import Interval, ToRule
+from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark, table_mark
 
 if TYPE_CHECKING:
-    from testbed.plan.model import NetworkInterface, Rule
-    from testbed.plan.network import Interval, Network, SubnetView
+    from collections.abc import Iterator
 
-Special = list[tuple["SubnetView", tuple["Interval", ...]]]
+    from testbed.plan.model import NetworkInterface, Rule
+    from testbed.plan.network import Network, SubnetView
 
 __all__ = ["PROBE_SOURCE", "InternetLink", "fabric_ruleset", "idle_seconds"]
 
@@ -34,6 +36,11 @@ __all__ = ["PROBE_SOURCE", "InternetLink", "fabric_ruleset", "idle_seconds"]
 PROBE_SOURCE = "168.63.129.16"
 #: Rewritten flows one member can have at a time; a full table drops new ones.
 _REWRITTEN_FLOWS = 262_144
+#: A rewritten flow as its packets to the member show it, and the frontend it was addressed to.
+_FLOW_KEY = "ip saddr . meta l4proto . th sport . th dport"
+_FLOW = f"{_FLOW_KEY} : ip daddr"
+#: The same flow as the member's answers show it.
+_BACK = "ip daddr . meta l4proto . th dport . th sport"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,180 +75,225 @@ def fabric_ruleset(
     internet: InternetLink | None,
     time_scale: float,
 ) -> str:
-    """The text that defines ``table ip testbed`` and ``table netdev testbed`` of a fabric."""
-    subnets = {view.key: view for view in network.subnets}
-    senders = [
-        f'"{each.fabric_name}" : {table_mark(subnets[f"{each.virtual_network}/{each.subnet}"].number):#010x}'
-        for each in interfaces
-    ]
-    special = [(view, intervals) for view in network.subnets if (intervals := network.intervals(view))]
-    lines = ["table ip testbed {", *_block("map sender_table", ["type ifname : mark", *_elements(senders)])]
-    for rule in rules:
-        lines += _rule_objects(rule, time_scale)
-    lines += _counters(rules)
-    lines += _raw(special, internet)
-    for view, intervals in special:
-        lines += _subnet_chain(view, intervals)
-    lines += _zones(rules, special)
-    lines += _mangle(rules, internet)
-    for rule in rules:
-        lines += _rule_chain(rule)
-    lines += _local(internet)
-    rewriting = _rewriting(rules, time_scale)
+    """The text that defines ``table ip testbed`` of a fabric."""
+    writer = _Writer(network, interfaces, rules, internet, time_scale)
+    lines = writer.lines()
     # An empty chain names the version, so that what is loaded can be told from what should be.
-    version = blake2b("\n".join([*lines, *rewriting]).encode(), digest_size=6).hexdigest()
-    return "\n".join([*lines, *_block(f"chain version_{version}", []), "}", *rewriting, ""])
+    version = blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()
+    return "\n".join(["table ip testbed {", *lines, *_block(f"chain version_{version}", []), "}", ""])
 
 
-def _rule_objects(rule: Rule, time_scale: float) -> list[str]:
-    """The owner map and the eligible set, which change while the lab runs, and the idle timeout."""
-    timeout = f"policy = {{ established : {idle_seconds(rule, time_scale)} }}"
-    return [
-        *_block(f"map owner_{rule.id}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"]),
-        *_block(f"set eligible_{rule.id}", ["type mark", f"size {max(64, len(rule.members))}"]),
-        *_block(f"ct timeout idle_{rule.id}", ["protocol tcp", "l3proto ip", timeout]),
-    ]
+class _Writer:
+    """Writes one fabric's rules; every method returns the lines of some chains or sets."""
 
+    def __init__(
+        self,
+        network: Network,
+        interfaces: tuple[NetworkInterface, ...],
+        rules: tuple[Rule, ...],
+        internet: InternetLink | None,
+        time_scale: float,
+    ) -> None:
+        self._interfaces, self._rules, self._internet = interfaces, rules, internet
+        self._time_scale = time_scale
+        self._subnets = {view.key: view for view in network.subnets}
+        self._intervals = {view.key: network.intervals(view) for view in network.subnets}
 
-def _counters(rules: tuple[Rule, ...]) -> list[str]:
-    """Per member: flows given to it, packets steered to it."""
-    if not rules:
-        return []
-    ids = sorted({member.id for rule in rules for member in rule.members})
-    lines: list[str] = []
-    for kind in ("flows", "packets"):
-        for member in ids:
-            lines += _block(f"counter {kind}_{member}", [])
-        elements = _elements([f'{member} : "{kind}_{member}"' for member in ids])
-        lines += _block(f"map {kind}", ["type mark : counter", *elements])
-    return [*lines, *_block("chain steered", ["counter name meta mark map @packets"])]
+    def lines(self) -> list[str]:
+        lines: list[str] = []
+        for rule in self._rules:
+            lines += self._rule_objects(rule)
+        lines += self._timeouts()
+        lines += self._counters()
+        lines += self._classify()
+        for view in self._subnets.values():
+            lines += self._subnet(view)
+        for each in self._interfaces:
+            if each.member_id:
+                lines += self._member(each)
+        lines += self._balance()
+        for rule in self._rules:
+            lines += self._rule_chain(rule)
+        return [*lines, *self._local()]
 
+    def _rule_objects(self, rule: Rule) -> list[str]:
+        """The owner map and the eligible set, which change while the lab runs; and the rewritten flows.
 
-def _raw(special: Special, internet: InternetLink | None) -> list[str]:
-    rules = ["type filter hook prerouting priority raw; policy accept;"]
-    if internet:
-        rules.append(f'iifname "{internet.fabric_name}" ct zone set {INTERNET_ZONE} accept')
-    rules += [
-        "meta mark set iifname map @sender_table",
-        'iifname != "lo" meta mark 0 drop comment "not a cable of this lab"',
-        f"ip daddr {PROBE_SOURCE} notrack accept",
-    ]
-    if special:
-        chains = [f"{table_mark(view.number):#010x} : goto subnet_{view.number}" for view, _ in special]
-        rules.append(f"meta mark vmap {{ {', '.join(chains)} }}")
-    rules.append("goto routed")
-    return _block("chain classify", rules)
+        What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
+        """
+        lines = _block(
+            f"map {rule.owner_map}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"]
+        )
+        lines += _block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+        for member in rule.members if not rule.enable_floating_ip else ():
+            flows = [f"typeof {_FLOW}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
+            lines += _block(f"map frontend_{member.id}", flows)
+        return lines
 
+    def _timeouts(self) -> list[str]:
+        """How long an idle TCP connection keeps its member."""
+        lines: list[str] = []
+        for seconds in sorted({idle_seconds(rule, self._time_scale) for rule in self._rules}):
+            policy = f"policy = {{ established : {seconds} }}"
+            lines += _block(f"ct timeout idle_{seconds}", ["protocol tcp", "l3proto ip", policy])
+        return lines
 
-def _subnet_chain(view: SubnetView, intervals: tuple[Interval, ...]) -> list[str]:
-    fates = [
-        f"{each.first}-{each.last} : goto "
-        + (f"zone_{each.target.rule.id}" if isinstance(each.target, ToRule) else "zone_internet")
-        for each in intervals
-    ]
-    return _block(f"chain subnet_{view.number}", [f"ip daddr vmap {{ {', '.join(fates)} }}", "goto routed"])
+    def _counters(self) -> list[str]:
+        """Per member: flows given to it, packets steered to it."""
+        if not self._rules:
+            return []
+        ids = sorted({member.id for rule in self._rules for member in rule.members})
+        lines: list[str] = []
+        for kind in ("flows", "packets"):
+            for member in ids:
+                lines += _block(f"counter {kind}_{member}", [])
+            elements = _elements([f'{member} : "{kind}_{member}"' for member in ids])
+            lines += _block(f"map {kind}", ["type mark : counter", *elements])
+        return lines
 
-
-def _balanced_prefixes(rule: Rule, special: Special) -> list[str]:
-    """Subnets that send something through the rule's members."""
-    return [
-        view.address_prefix
-        for view, intervals in special
-        if any(each.target == ToRule(rule) and str(each.first) != rule.frontend_address for each in intervals)
-    ]
-
-
-def _zones(rules: tuple[Rule, ...], special: Special) -> list[str]:
-    """Where tracked packets go.
-
-    Answers that are not balanced on their way back belong to their rule's zone too, so that conntrack sees both
-    directions and keeps the flow's member: those that carry the frontend as source, and those that an appliance
-    delivers from elsewhere, because it had translated the source (to the internet, say).
-    """
-    lines = _block("chain zone_internet", [f"ct zone set {INTERNET_ZONE}"])
-    for rule in rules:
-        mark = f"meta mark set {balance_mark(rule.id):#010x}"
-        lines += _block(f"chain zone_{rule.id}", [f"ct zone set {rule.id} {mark}"])
-    answers = [
-        f'"{member.fabric_name}" . {rule.frontend_address} : {rule.id}' for rule in rules for member in rule.members
-    ]
-    routed = [f"ct zone set iifname . ip saddr map {{ {', '.join(answers)} }} accept"] if answers else []
-    for rule in rules:
-        if rule.transit and (prefixes := ", ".join(_balanced_prefixes(rule, special))):
-            links = ", ".join(f'"{member.fabric_name}"' for member in rule.members)
-            delivered = f"ip daddr {{ {prefixes} }} ip saddr != {{ {prefixes} }}"
-            routed.append(f"iifname {{ {links} }} {delivered} ct zone set {rule.id} accept")
-    return [*lines, *_block("chain routed", [*routed, "notrack"])]
-
-
-def _mangle(rules: tuple[Rule, ...], internet: InternetLink | None) -> list[str]:
-    lines = ["type filter hook prerouting priority mangle; policy accept;"]
-    if internet:
-        marks = [f"{sender:#010x} : {back:#010x}" for sender, back in internet.return_marks]
-        lines += [
-            f'iifname "{internet.fabric_name}" ct direction reply ct mark != 0 meta mark set ct mark accept',
-            f'iifname "{internet.fabric_name}" drop comment "nobody outside opens a flow"',
-            f"ct zone {INTERNET_ZONE} ct state new ct mark set meta mark map {{ {', '.join(marks)} }}",
+    def _classify(self) -> list[str]:
+        senders = [f'"{each.fabric_name}" : goto {self._chain_of(each)}' for each in self._interfaces]
+        if self._internet:
+            senders.append(f'"{self._internet.fabric_name}" : goto from_internet')
+        rules = [
+            "type filter hook prerouting priority raw; policy accept;",
+            f"iifname vmap {{ {', '.join(senders)} }}",
+            'iifname != "lo" drop comment "not a cable of this lab"',
         ]
-    if rules:
-        chains = [f"{balance_mark(rule.id):#010x} : goto rule_{rule.id}" for rule in rules]
-        lines.append(f"meta mark vmap {{ {', '.join(chains)} }}")
-    return _block("chain balance", lines)
+        lines = _block("chain classify", rules)
+        lines += _block("chain platform", ["notrack"])
+        if self._internet:
+            lines += _block("chain from_internet", [f"ct zone set {INTERNET_ZONE}"])
+            lines += _block("chain zone_internet", [f"ct zone set {INTERNET_ZONE}"])
+        for rule in self._rules:
+            zone = [f"ct zone set {rule.id} meta mark set {balance_mark(rule.id):#010x}"]
+            lines += _block(f"chain zone_{rule.id}", zone)
+        return lines
+
+    def _chain_of(self, interface: NetworkInterface) -> str:
+        if interface.member_id:
+            return f"member_{interface.member_id}"
+        return f"subnet_{self._subnets[interface.subnet_key].number}"
+
+    def _fates(self, view: SubnetView) -> list[str]:
+        """The subnet's routing table, and where what is not only routed goes."""
+        fates = [
+            f"{each.first}-{each.last} : goto "
+            + (f"zone_{each.target.rule.id}" if isinstance(each.target, ToRule) else "zone_internet")
+            for each in _without(self._intervals[view.key], IPv4Address(PROBE_SOURCE))
+        ]
+        fates.append(f"{PROBE_SOURCE} : goto platform")
+        return [f"meta mark set {table_mark(view.number):#010x}", f"ip daddr vmap {{ {', '.join(fates)} }}"]
+
+    def _subnet(self, view: SubnetView) -> list[str]:
+        senders = [each for each in self._interfaces if each.subnet_key == view.key and not each.member_id]
+        return _block(f"chain subnet_{view.number}", [*self._fates(view), "notrack"]) if senders else []
+
+    def _member(self, interface: NetworkInterface) -> list[str]:
+        """What comes from a pool member; its answers to balanced flows are tracked.
+
+        Answers that are not balanced on their way back belong to their rule's zone too, so that conntrack sees
+        both directions and keeps the flow's member: those that carry the frontend as source, and those that an
+        appliance delivers from elsewhere, because it had translated the source (to the internet, say).
+        """
+        rules = [rule for rule in self._rules if interface.member_id in {member.id for member in rule.members}]
+        lines = [
+            f"ip saddr {interface.address} ip saddr set {_BACK} map @frontend_{interface.member_id}"
+            for rule in rules
+            if not rule.enable_floating_ip
+        ]
+        lines += self._fates(self._subnets[interface.subnet_key])
+        for rule in rules:
+            lines.append(f"ip saddr {rule.frontend_address} ct zone set {rule.id} accept")
+            if rule.transit and (prefixes := ", ".join(self._balanced_prefixes(rule))):
+                delivered = f"ip daddr {{ {prefixes} }} ip saddr != {{ {prefixes} }}"
+                lines.append(f"{delivered} ct zone set {rule.id} accept")
+        return _block(f"chain member_{interface.member_id}", [*lines, "notrack"])
+
+    def _balanced_prefixes(self, rule: Rule) -> list[str]:
+        """Subnets that send something through the rule's members."""
+        return [
+            view.address_prefix
+            for key, view in self._subnets.items()
+            if any(
+                each.target == ToRule(rule) and str(each.first) != rule.frontend_address
+                for each in self._intervals[key]
+            )
+        ]
+
+    def _balance(self) -> list[str]:
+        lines = ["type filter hook prerouting priority mangle; policy accept;"]
+        if self._rules:
+            chains = [f"{balance_mark(rule.id):#010x} : goto rule_{rule.id}" for rule in self._rules]
+            lines.append(f"meta mark vmap {{ {', '.join(chains)} }}")
+        if internet := self._internet:
+            marks = [f"{sender:#010x} : {back:#010x}" for sender, back in internet.return_marks]
+            cable = f'iifname "{internet.fabric_name}"'
+            lines += [
+                f'ct zone {INTERNET_ZONE} ct state new {cable} drop comment "nobody outside opens a flow"',
+                f"{cable} ct mark != 0 meta mark set ct mark accept",
+                f"{cable} drop",
+                f"ct zone {INTERNET_ZONE} ct state new ct mark set meta mark map {{ {', '.join(marks)} }}",
+            ]
+        return _block("chain balance", lines)
+
+    def _rule_chain(self, rule: Rule) -> list[str]:
+        lines = []
+        if len(rule.members) > 1:
+            # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one.
+            lines.append(f"tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered_{rule.id}")
+        lines += [
+            f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
+            f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
+            f"meta mark set symhash mod {rule.buckets} map @{rule.owner_map}",
+            f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
+            "ct mark set meta mark",
+            f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, self._time_scale)}"',
+            "counter name meta mark map @flows",
+            f"goto steered_{rule.id}",
+        ]
+        steered = ["counter name meta mark map @packets"]
+        rewriting: list[str] = []
+        if not rule.enable_floating_ip and rule.members:
+            chains = ", ".join(f"{member.id} : goto to_{member.id}" for member in rule.members)
+            steered.append(
+                f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}"
+            )
+            for member in rule.members:
+                flow = f"{_FLOW_KEY} timeout {idle_seconds(rule, self._time_scale)}s : ip daddr"
+                there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
+                rewriting += _block(f"chain to_{member.id}", [there])
+        return [*_block(f"chain rule_{rule.id}", lines), *_block(f"chain steered_{rule.id}", steered), *rewriting]
+
+    def _local(self) -> list[str]:
+        """The fabric itself speaks to nobody but the probe responders; its address cannot be pinged, as in Azure."""
+        received = [
+            "type filter hook input priority filter; policy drop;",
+            'iifname "lo" accept',
+            f"ip daddr {PROBE_SOURCE} tcp flags & (syn | ack) != syn accept",
+            f"ip daddr {PROBE_SOURCE} icmp type destination-unreachable accept",
+        ]
+        sent = [
+            "type filter hook output priority raw; policy accept;",
+            "icmp type != destination-unreachable drop",
+            "icmp code != frag-needed drop",
+            "notrack",
+        ]
+        lines = [*_block("chain received", received), *_block("chain sent", sent)]
+        if self._internet:
+            translate = f'oifname "{self._internet.fabric_name}" snat to {self._internet.source_address}'
+            hook = "type nat hook postrouting priority srcnat; policy accept;"
+            lines += _block("chain leave", [hook, translate])
+        return lines
 
 
-def _rule_chain(rule: Rule) -> list[str]:
-    lines = ["ct state related ct mark != 0 meta mark set ct mark goto steered"]
-    if len(rule.members) > 1:
-        # Established TCP stays where it is, whatever the probes say. Azure promises it for more than one member.
-        lines.append("tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered")
-    lines += [
-        f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered",
-        f"meta mark set symhash mod {rule.buckets} map @owner_{rule.id}",
-        f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
-        "ct mark set meta mark",
-        f'meta l4proto tcp ct timeout set "idle_{rule.id}"',
-        "counter name meta mark map @flows",
-        "goto steered",
-    ]
-    return _block(f"chain rule_{rule.id}", lines)
-
-
-def _local(internet: InternetLink | None) -> list[str]:
-    """The fabric itself speaks to nobody but the probe responders; its address cannot be pinged, as in Azure."""
-    received = [
-        "type filter hook input priority filter; policy drop;",
-        'iifname "lo" accept',
-        f"ip daddr {PROBE_SOURCE} tcp flags & (syn | ack) != syn accept",
-        f"ip daddr {PROBE_SOURCE} icmp type destination-unreachable accept",
-    ]
-    sent = [
-        "type filter hook output priority raw; policy accept;",
-        "icmp type != destination-unreachable drop",
-        "icmp code != frag-needed drop",
-        "notrack",
-    ]
-    lines = [*_block("chain received", received), *_block("chain sent", sent)]
-    if internet:
-        translate = f'oifname "{internet.fabric_name}" snat to {internet.source_address}'
-        lines += _block("chain leave", ["type nat hook postrouting priority srcnat; policy accept;", translate])
-    return lines
-
-
-def _rewriting(rules: tuple[Rule, ...], time_scale: float) -> list[str]:
-    """Destination rewriting per member, stateless but for a table of the flows it was done for."""
-    lines = ["table netdev testbed {"]
-    for rule in rules:
-        if rule.enable_floating_ip:
+def _without(intervals: tuple[Interval, ...], address: IPv4Address) -> Iterator[Interval]:
+    """The intervals, less one address: elements of a map must not overlap."""
+    for each in intervals:
+        if not each.first <= address <= each.last:
+            yield each
             continue
-        timeout = f"timeout {idle_seconds(rule, time_scale)}s"
-        for member in rule.members:
-            flows, hook = f"@frontend_{member.id}", f'device "{member.fabric_name}" priority filter; policy accept;'
-            key = "ip saddr . meta l4proto . th sport . th dport : ip daddr"
-            size = f"size {_REWRITTEN_FLOWS}"
-            lines += _block(f"map frontend_{member.id}", [f"typeof {key}", size, "flags dynamic,timeout", timeout])
-            there = f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }}"
-            there += f" update {flows} {{ {key} }} ip daddr set {member.address}"  # noqa: S608 - nft, not SQL
-            lines += _block(f"chain to_{member.id}", [f"type filter hook egress {hook}", there])
-            back = f"ip saddr {member.address} ip saddr set ip daddr . meta l4proto . th dport . th sport map {flows}"
-            lines += _block(f"chain from_{member.id}", [f"type filter hook ingress {hook}", back])
-    return [*lines, "}"]
+        if each.first < address:
+            yield Interval(each.first, address - 1, each.target)
+        if address < each.last:
+            yield Interval(address + 1, each.last, each.target)
