@@ -1,0 +1,171 @@
+"""The kernel objects behind a compiled lab: machines and their cables, routing tables, steering, programs. Pure."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+from testbed.plan import objects
+from testbed.plan.network import ToInternet, ToNetworkInterface
+from testbed.plan.numbers import MEMBER_MASK, TABLE_MASK, Numbers, member_table, network_table, table_mark
+from testbed.plan.ruleset import PROBE_SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testbed.plan.model import Machine, NetworkInterface, Rule
+    from testbed.plan.network import Network, SubnetView
+    from testbed.plan.routes import EffectiveRoute
+    from testbed.topology import model
+
+__all__ = [
+    "FABRIC_MAC",
+    "FABRIC_SYSCTLS",
+    "MAIN_TABLE",
+    "MTU",
+    "fabric_routes",
+    "machine_objects",
+    "programs",
+    "steering",
+]
+
+#: The address every network interface in Azure sees its neighbours at.
+FABRIC_MAC = "12:34:56:78:9a:bc"
+#: Of every cable, bytes.
+MTU = 1500
+_METADATA = "169.254.169.254"
+MAIN_TABLE = 254
+FABRIC_SYSCTLS = {
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.conf.default.proxy_arp": "1",
+    "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
+}
+_MACHINE_SYSCTLS = {
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    "net.ipv4.conf.all.accept_redirects": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+}
+
+
+def machine_objects(
+    fabric: str, lab: str, machine: Machine, loopback: tuple[IPv4Address, ...]
+) -> Iterator[objects.KernelObject]:
+    """What makes one machine, and its cables into the fabric."""
+    here = machine.namespace
+    for key, value in _MACHINE_SYSCTLS.items():
+        yield objects.Sysctl(here, key, value)
+    for each in machine.network_interfaces:
+        altname = f"{lab}-{machine.name}-{each.name}"
+        yield objects.Veth(fabric, each.fabric_name, altname, FABRIC_MAC, MTU, here, each.name, each.mac)
+        # Proxy ARP waits up to 0.8 s on purpose (RFC 925 wants the real owner to be first); here there is none.
+        yield objects.Sysctl(fabric, f"net.ipv4.neigh.{each.fabric_name}.proxy_delay", "0")
+        yield objects.LinkUp(here, each.name)
+        yield objects.Address(here, each.name, f"{each.address}/{each.prefix_length}")
+        yield objects.Neighbor(fabric, each.fabric_name, each.address, each.mac)
+    for address in loopback:
+        yield objects.Address(here, "lo", f"{address}/32")
+    primary = machine.network_interfaces[0]
+    gateway = str(IPv4Network(f"{primary.address}/{primary.prefix_length}", strict=False)[1])
+    # As Azure's DHCP does: the platform's addresses by the primary network interface only.
+    for destination in ("0.0.0.0/0", f"{PROBE_SOURCE}/32", f"{_METADATA}/32"):
+        yield objects.Route(here, MAIN_TABLE, destination, gateway=gateway, link=primary.name)
+
+
+def _delivery(fabric: str, table: int, destination: str, interface: NetworkInterface) -> objects.Route:
+    return objects.Route(fabric, table, destination, gateway=interface.address, link=interface.fabric_name)
+
+
+def fabric_routes(
+    fabric: str,
+    network: Network,
+    interfaces: tuple[NetworkInterface, ...],
+    outside: Machine | None,
+    numbers: Numbers,
+) -> Iterator[objects.KernelObject]:
+    """One table per subnet, its effective routes; and one per virtual network for replies from the internet."""
+    for view in network.subnets:
+        table = network_table(view.number)
+        for route in view.routes:
+            if route.state == "Active":
+                yield _prefix_route(fabric, table, network, view, route, outside)
+        for each in interfaces:
+            if each.virtual_network in network.reachable(view.virtual_network) and (
+                network.target(view, IPv4Address(each.address)) == ToNetworkInterface(each)
+            ):
+                yield _delivery(fabric, table, f"{each.address}/32", each)
+        yield _selection(fabric, view.number)
+    for name in dict.fromkeys(view.virtual_network for view in network.subnets) if outside else ():
+        number = numbers.of("table", f"virtual network {name}")
+        for each in interfaces:
+            if each.virtual_network == name:
+                yield _delivery(fabric, network_table(number), f"{each.address}/32", each)
+        yield _selection(fabric, number)
+
+
+def _selection(fabric: str, number: int) -> objects.RoutingRule:
+    return objects.RoutingRule(fabric, 20_000 + number, table_mark(number), TABLE_MASK, network_table(number))
+
+
+def _prefix_route(
+    fabric: str,
+    table: int,
+    network: Network,
+    view: SubnetView,
+    route: EffectiveRoute,
+    outside: Machine | None,
+) -> objects.Route:
+    """A whole prefix: on to an appliance or out; what is delivered one by one, balanced or lost is a blackhole."""
+    prefix = str(route.address_prefix)
+    if route.next_hop_type in ("VirtualAppliance", "Internet"):
+        target = network.follow(view, route, route.address_prefix.network_address)
+        if isinstance(target, ToNetworkInterface):
+            return _delivery(fabric, table, prefix, target.network_interface)
+        if isinstance(target, ToInternet) and outside:
+            return _delivery(fabric, table, prefix, outside.network_interfaces[0])
+    return objects.Route(fabric, table, prefix, kind="blackhole")
+
+
+def steering(fabric: str, rules: tuple[Rule, ...]) -> Iterator[objects.KernelObject]:
+    """Per pool member a table that leads to it, chosen by the low half of the mark; probes use it as well."""
+    members = {member.id: member for rule in rules for member in rule.members}
+    for number, member in sorted(members.items()):
+        table = member_table(number)
+        gateway, link = member.address, member.fabric_name
+        yield objects.Route(fabric, table, "0.0.0.0/0", gateway=gateway, link=link)
+        yield objects.RoutingRule(fabric, 10_000 + number, number, MEMBER_MASK, table)
+
+
+def programs(
+    topology: model.Topology, machines: tuple[Machine, ...], state_directory: str
+) -> Iterator[objects.Program]:
+    """The processes of namespace machines, with their configuration."""
+    trusted = [str(prefix) for network in topology.virtual_networks for prefix in network.address_space]
+    runtimes = {each.name: each.runtime for each in topology.machines}
+    for machine in machines:
+        if machine.program is None:
+            continue
+        config: dict[str, object] = {
+            "machine": machine.name,
+            "control": f"{state_directory}/{machine.name}.sock",
+        }
+        if machine.program == "nft-firewall":
+            runtime = runtimes[machine.name]
+            config |= {
+                "probe_port": runtime.probe_port,
+                "probe_path": runtime.probe_path,
+                "trusted_prefixes": trusted,
+                "standby_of": str(runtime.standby_of) if runtime.standby_of else None,
+                "heartbeat_seconds": 1.0 * topology.time_scale,
+            }
+        yield objects.Program(machine.namespace, machine.name, machine.program, json.dumps(config, sort_keys=True))
