@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -180,9 +181,13 @@ class Netlink:
         self._change(f"set link {name!r}", _NEWLINK, 0, _LINK.pack(0, 0, self.index(name), _UP * up, _UP))
 
     def delete_link(self, name: str) -> None:
-        """Remove a link; of a veth pair both ends go."""
-        self._change(f"remove link {name!r}", _NEWLINK + 1, 0, _LINK.pack(0, 0, self.index(name), 0, 0))
-        del self._indexes[name]
+        """Remove a link; of a veth pair both ends go. Gone already is fine: the kernel may be about it just now."""
+        try:
+            self._socket.request(_NEWLINK + 1, 0, bytes(_LINK.size) + attribute(_IFLA_IFNAME, _text(name)))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise LabError(f"remove link {name!r}: {error.strerror or error}") from error
+        self._indexes.pop(name, None)
 
     # -- addresses and neighbours --------------------------------------------------------------------
 

@@ -48,26 +48,30 @@ def explain(
     if not source.subnet:  # the internet: what it sends is delivered to whom it answers
         return ()
     tuple_ = (_PROTOCOLS[protocol], source.address, str(destination), source_port, destination_port)
-    hops = way(plan, network_of(topology, plan), source, destination)
     with namespaces.entered(plan.fabric):
-        return tuple(
-            ExplainedHop(hop, _live(hop.rule, tuple_), _candidates(hop.rule))
-            if hop.rule
-            else ExplainedHop(hop, None, ())
-            for hop in hops
-        )
+        hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _live(rule, tuple_))
+        return tuple(_explained(hop, tuple_) for hop in hops)
 
 
-def _live(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> str | None:
+def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None]) -> ExplainedHop:
+    if hop.rule is None:
+        return ExplainedHop(hop, None, ())
+    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule))
+
+
+def _name(rule: Rule, chosen: int | None) -> str | None:
+    return next((member.machine for member in rule.members if member.id == chosen), None)
+
+
+def _live(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
     protocol, source, destination, source_port, destination_port = wanted
     if source_port is None or destination_port is None:
         return None
     back = (protocol, destination, source, destination_port, source_port)
-    names = {member.id: member.machine for member in rule.members}
     for entry in conntrack.entries():
         found = (entry.protocol, entry.source, entry.destination, entry.source_port, entry.destination_port)
         if entry.zone == rule.id and found in (wanted, back):
-            return names.get(entry.mark)
+            return entry.mark
     return None
 
 

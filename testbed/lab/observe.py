@@ -40,10 +40,9 @@ def observe(lab: str, fabric: str, known: Iterable[KernelObject], state: State) 
             seen = {each for each in seen if not isinstance(each, objects.LinkUp)}
             extra += seen
         found |= seen if name == fabric else seen & set(mine)
-    if fabric in by_namespace:
-        cables = _cables(fabric, known, links)
-        found |= cables
-        extra += cables
+    cables = _cables(fabric, known, links)
+    found |= cables
+    extra += cables
     found |= set(_processes(known, state))
     ordered = dict.fromkeys([*known, *sorted(extra, key=_rank)])
     return tuple(each for each in ordered if each in found)
@@ -105,7 +104,7 @@ def _cables(fabric: str, known: tuple[KernelObject, ...], links: Mapping[str, tu
     """Cables whose two ends are there as planned, and those in the fabric that no plan knows."""
     planned = {each.name: each for each in known if isinstance(each, objects.Veth)}
     found: set[KernelObject] = set()
-    for link in links[fabric]:
+    for link in links.get(fabric, ()):
         if link.name == "lo":
             continue
         veth = planned.get(link.name)
@@ -117,9 +116,18 @@ def _cables(fabric: str, known: tuple[KernelObject, ...], links: Mapping[str, tu
         ):
             found.add(veth)
         else:
-            altname = link.altnames[0] if link.altnames else ""
-            found.add(objects.Veth(fabric, link.name, altname, link.mac, link.mtu, "", "", ""))
+            found.add(_stray(fabric, link))
+    for veth in planned.values():
+        if veth not in found:  # its far end can still be there: it stands in the way, or the kernel is about to drop it
+            far = [link for link in links.get(veth.peer_namespace, ()) if link.name == veth.peer_name]
+            found |= {_stray(veth.peer_namespace, link) for link in far}
     return found
+
+
+def _stray(namespace: str, link: Link) -> objects.Veth:
+    """An end of a cable that no plan knows."""
+    altname = link.altnames[0] if link.altnames else ""
+    return objects.Veth(namespace, link.name, altname, link.mac, link.mtu, "", "", "")
 
 
 def _processes(known: tuple[KernelObject, ...], state: State) -> Iterator[KernelObject]:

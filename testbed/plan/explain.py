@@ -9,6 +9,7 @@ from testbed.plan.network import Drop, ToInternet, ToNetworkInterface, ToRule
 from testbed.plan.routes import EffectiveRoute, winner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ipaddress import IPv4Address
 
     from testbed.plan.model import NetworkInterface, Plan, Rule
@@ -36,15 +37,26 @@ class Hop:
     loop: bool = False
 
 
-def way(plan: Plan, network: Network, source: NetworkInterface, destination: IPv4Address) -> tuple[Hop, ...]:
-    """The hops of a packet. Behind a balancer it goes on from the first member; all members share a subnet."""
+def way(
+    plan: Plan,
+    network: Network,
+    source: NetworkInterface,
+    destination: IPv4Address,
+    choose: Callable[[Rule], int | None] = lambda _rule: None,
+) -> tuple[Hop, ...]:
+    """The hops of a packet.
+
+    ``choose`` gives the member (its id) that a balancer has chosen; None: the packet goes on from the first one.
+    """
     hops: list[Hop] = []
     sender: NetworkInterface | None = source
     seen: set[tuple[str, str]] = set()
     while sender is not None and len(hops) < _MOST_HOPS:
         loop = (sender.virtual_network, sender.subnet) in seen
         seen.add((sender.virtual_network, sender.subnet))
-        hop, sender = _hop(plan, network, sender, destination, loop=loop)
+        hop, sender = _hop(network, sender, destination, loop=loop)
+        if hop.rule and str(destination) != hop.rule.frontend_address:  # else the member answers itself
+            sender = _member(plan, hop.rule, choose(hop.rule))
         hops.append(hop)
         if loop and sender is not None:
             break
@@ -52,18 +64,18 @@ def way(plan: Plan, network: Network, source: NetworkInterface, destination: IPv
 
 
 def _hop(
-    plan: Plan, network: Network, sender: NetworkInterface, destination: IPv4Address, *, loop: bool
+    network: Network, sender: NetworkInterface, destination: IPv4Address, *, loop: bool
 ) -> tuple[Hop, NetworkInterface | None]:
     view = network.subnet(sender.virtual_network, sender.subnet)
     route = winner(view.routes, destination)
     losers = tuple(each for each in view.routes if each is not route and destination in each.address_prefix)
     target = network.follow(view, route, destination)
-    kind, detail, following = _describe(plan, target, destination)
+    kind, detail, following = _describe(target, destination)
     rule = target.rule if isinstance(target, ToRule) else None
     return Hop(sender.machine, sender.address, route, losers, kind, detail, rule, loop), following
 
 
-def _describe(plan: Plan, target: Target, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:
+def _describe(target: Target, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:
     match target:
         case ToNetworkInterface(interface) if interface.address == str(destination):
             return "delivered", f"to {interface.machine} ({interface.address})", None
@@ -74,17 +86,14 @@ def _describe(plan: Plan, target: Target, destination: IPv4Address) -> tuple[str
             if str(destination) == rule.frontend_address:
                 how = "unchanged" if rule.enable_floating_ip else "rewritten to the member's address"
                 return "balancer", f"frontend {frontend}, rule {rule.name}: destination {how}", None
-            return "balancer", f"frontend {frontend}, rule {rule.name}: in transit", _first_member(plan, rule)
+            return "balancer", f"frontend {frontend}, rule {rule.name}: in transit", None
         case ToInternet():
             return "internet", "leaves the trusted space", None
         case Drop(reason):
             return "dropped", reason, None
 
 
-def _first_member(plan: Plan, rule: Rule) -> NetworkInterface | None:
-    ids = [member.id for member in rule.members]
-    for machine in plan.machines:
-        for each in machine.network_interfaces:
-            if ids and each.member_id == ids[0]:
-                return each
-    return None
+def _member(plan: Plan, rule: Rule, chosen: int | None) -> NetworkInterface | None:
+    ids = [chosen] if chosen else [member.id for member in rule.members]
+    interfaces = {each.member_id: each for machine in plan.machines for each in machine.network_interfaces}
+    return interfaces.get(ids[0]) if ids else None

@@ -267,9 +267,12 @@ class _Writer:
 
     def _local(self) -> list[str]:
         """The fabric itself speaks to nobody but the probe responders; its address cannot be pinged, as in Azure."""
+        probed = ", ".join(f'"{each.fabric_name}" . {each.address}' for each in self._interfaces if each.member_id)
         received = [
             "type filter hook input priority filter; policy drop;",
             'iifname "lo" accept',
+            # An answer that comes by another cable than the probe went is lost, as in Azure (machines with two NICs).
+            f"ip daddr {PROBE_SOURCE} iifname . ip saddr != {{ {probed} }} drop" if probed else "drop",
             f"ip daddr {PROBE_SOURCE} tcp flags & (syn | ack) != syn accept",
             f"ip daddr {PROBE_SOURCE} icmp type destination-unreachable accept",
         ]

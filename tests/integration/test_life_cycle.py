@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -286,3 +287,54 @@ def test_the_data_plane_outlives_the_controller(name: str) -> None:
     assert [type(each.object).__name__ for each in changes] == ["Controller"]
     members = testbed("status", name, "--json").json["load_balancers"][0]["members"]
     assert all(each["healthy"] for each in members)
+
+
+KILL_DOWN_AT = """
+import os, signal, sys
+from testbed.kernel import namespaces, processes
+from testbed.lab.down import down
+left = int(sys.argv[2])
+def stopping(work):
+    def step(*words, **more):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return work(*words, **more)
+    return step
+namespaces.delete, processes.end = stopping(namespaces.delete), stopping(processes.end)
+down(sys.argv[1])
+"""
+
+
+def test_killed_in_the_middle_of_down(name: str) -> None:
+    """Whatever step of ``down`` is killed, the next ``down`` removes the rest, or ``up`` brings all of it back."""
+    for fatal in range(8):  # two rounds of processes, six namespaces
+        up(HUB_SPOKE, lab=name, time_scale=0.02)
+        command = [sys.executable, "-c", KILL_DOWN_AT, name, str(fatal)]
+        assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == -signal.SIGKILL
+        if fatal % 2:
+            up(HUB_SPOKE, lab=name, time_scale=0.02)
+            assert up(HUB_SPOKE, lab=name, time_scale=0.02).changes == ()
+        down(name)
+        assert leftovers(name) == [], f"killed at step {fatal}"
+
+
+def test_counters_and_flows_outlive_a_change(name: str, tmp_path: Path) -> None:
+    """An edited document replaces the rules in place: counts go on, and so does a connection to a frontend."""
+    document = tmp_path / "mine.yaml"
+    document.write_text((TOPOLOGIES / "all-ports-app.yaml").read_text())
+    testbed("up", document, "--lab", name, "--time-scale", "0.05", "--wait", "20")
+    plan = up(document, lab=name, time_scale=0.05).plan
+    client = next(each for each in plan.machines if each.name not in {m.machine for m in plan.rules[0].members})
+    with namespaces.entered(client.namespace):
+        connection = socket.create_connection((plan.rules[0].frontend_address, 7777), 5)
+    with connection:
+        connection.settimeout(5)
+        for number, scale in enumerate((0.05, 0.06, 0.05, 0.06)):
+            up(document, lab=name, time_scale=scale)
+            connection.sendall(b"%d" % number)
+            assert connection.recv(1) == b"%d" % number
+    members = testbed("status", name, "--json").json["load_balancers"][0]["members"]
+    assert sum(each["flows"] for each in members) == 1
+    assert sum(each["packets"] for each in members) >= 8
