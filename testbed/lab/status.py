@@ -14,6 +14,8 @@ from testbed.lab.state import State
 from testbed.probes.status import ControllerStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from testbed.plan.model import Member, Plan, Rule
 
 __all__ = ["LabStatus", "MemberState", "read_status", "wait_until_healthy"]
@@ -160,8 +162,15 @@ def _from_kernel(plan: Plan) -> tuple[MemberState, ...]:
     return tuple(state(rule, member) for rule in plan.rules for member in rule.members)
 
 
-def wait_until_healthy(plan: Plan, *, seconds: float) -> LabStatus:
+def wait_until_healthy(
+    plan: Plan, *, seconds: float, say: Callable[[list[MemberState]], None] | None = None
+) -> LabStatus:
     """Wait until every probe is up; a standby appliance only has to have been probed.
+
+    Args:
+        plan: Of the lab.
+        seconds: How long to wait at most.
+        say: Is told after each look which members are still waited for.
 
     Raises:
         DeadlineError: Not in time; the message names the members that are not up, and why.
@@ -179,12 +188,20 @@ def wait_until_healthy(plan: Plan, *, seconds: float) -> LabStatus:
     def describe(status: LabStatus) -> str:
         if status.controller is None:
             return "the probe controller is dead"
-        return "; ".join(f"{each.machine} {each.address}: {each.detail or 'no answer yet'}" for each in waiting(status))
+        return "; ".join(
+            f"{each.machine} {each.address}: {each.detail or 'not probed yet'}" for each in waiting(status)
+        )
+
+    def accept(status: LabStatus) -> bool:
+        left = waiting(status)
+        if say is not None:
+            say(left)
+        return not plan.rules or (status.controller is not None and not left)
 
     return wait_for(
         f"every probe of lab {plan.lab!r} is up",
         lambda: read_status(plan),
-        lambda status: status.controller is not None and not waiting(status),
+        accept,
         seconds=seconds,
         interval=0.02,
         describe=describe,
