@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
+
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "find out by trying what this machine can do, and how to mend what it cannot"
+HELP = "try what this machine can do; say how to mend what it cannot"
 EXAMPLE = "testbed doctor"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Nothing to declare."""
     del parser
 

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+
+    from testbed.cli.parser import Parser
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
 HELP = "run a command in a machine; its exit status is passed on"
-EXAMPLE = "testbed exec hub-spoke web1 -- curl -s http://10.2.0.4:8443/"
+EXAMPLE = """\
+testbed exec hub-spoke web1 -- curl -s http://10.2.0.4:8443/
+testbed exec hub-spoke fabric -- nft list ruleset"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("lab", metavar="LAB", help="name of the lab")
     parser.add_argument("machine", metavar="MACHINE", help="name of the machine, or 'fabric'")
-    parser.add_argument("command", metavar="CMD", nargs="+", help="the command, after --")
+    parser.add_argument("command", metavar="CMD", nargs="*", default=[], help="the command and its arguments, after --")
+    parser.usage = "testbed exec [-h] [--json] LAB MACHINE -- CMD ..."
+    parser.rest = ("command", 2)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it. With ``--json`` the output is captured and printed with the exit status."""
-    import subprocess
-
+    from testbed.cli.children import run_child
     from testbed.cli.output import print_json
+    from testbed.cli.rights import need_rights
     from testbed.errors import InputError
-    from testbed.kernel import namespaces
     from testbed.lab.state import State
     from testbed.lab.up import load_plan
 
+    if not arguments.command:
+        raise InputError(
+            "there is no command to run", fix=f"testbed exec {arguments.lab} {arguments.machine} -- CMD ..."
+        )
+    need_rights()
     plan = load_plan(State(arguments.lab))
     namespace = plan.fabric if arguments.machine == "fabric" else plan.machine(arguments.machine).namespace
-    with namespaces.entered(namespace):  # the child is born in the namespace of this thread
+    with _readable_errors(arguments.command[0]):
+        if not arguments.json:
+            return _become(arguments.command, namespace)
+        done = run_child(arguments.command, namespace, capture=True)
+    print_json({"machine": arguments.machine, "status": done.status, "stdout": done.out, "stderr": done.err})
+    return done.status
+
+
+@contextmanager
+def _readable_errors(name: str) -> Iterator[None]:
+    from testbed.errors import InputError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"there is no command {name!r}", fix="check its name and PATH") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{name!r} cannot be run: {reason}", fix="check its mode and its first line") from error
+
+
+def _become(command: list[str], namespace: str) -> int:
+    """Turn this process into the command: signals, terminal and exit status are the command's own."""
+    import os
+    import signal
+    import sys
+
+    from testbed.kernel import namespaces
+
+    sys.stdout.flush()
+    with namespaces.entered(namespace):  # left again only when there is no such command
+        before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a command would inherit that
         try:
-            done = subprocess.run(arguments.command, check=False, capture_output=arguments.json, text=True)
-        except FileNotFoundError as error:
-            raise InputError(f"there is no command {arguments.command[0]!r}", fix="check its name and PATH") from error
-        except PermissionError as error:
-            raise InputError(f"{arguments.command[0]!r} cannot be executed", fix="check its mode") from error
-    status = done.returncode if done.returncode >= 0 else 128 - done.returncode  # as shells tell signals
-    if arguments.json:
-        print_json({"machine": arguments.machine, "status": status, "stdout": done.stdout, "stderr": done.stderr})
-    return status
+            os.execvp(command[0], command)  # noqa: S606 - an argument list, and no shell
+        finally:
+            signal.signal(signal.SIGPIPE, before)

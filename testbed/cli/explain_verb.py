@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
+
+from testbed.cli.words import address, port
 
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
     from testbed.lab.explain import ExplainedHop
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "explain a packet's way hop by hop: the route that wins and why, the frontend, the member"
-EXAMPLE = (
-    "testbed explain hub-spoke --from web1 --to 10.2.0.4 --protocol tcp --source-port 40000 --destination-port 443"
-)
+HELP = "tell a packet's way hop by hop: the route that wins and why, the member"
+EXAMPLE = """\
+testbed explain hub-spoke --from web1 --to 10.2.0.4
+testbed explain hub-spoke --from web1 --to 10.2.0.4 --protocol tcp --source-port 40000 --destination-port 443"""
 
 
-def port(text: str) -> int:
-    """A port number, for argparse."""
-    import argparse
-
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is not a port (1-65535)")
-    return int(text)
-
-
-def address(text: str) -> IPv4Address:
-    """An IPv4 address, for argparse."""
-    import argparse
-
-    try:
-        return IPv4Address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address") from error
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("lab", metavar="LAB", help="name of the lab")
     parser.add_argument("--from", dest="sender", metavar="MACHINE", required=True, help="machine that sends")
     parser.add_argument("--to", metavar="IP", type=address, required=True, help="destination address")
-    parser.add_argument("--protocol", choices=("tcp", "udp"), default="tcp", help="default: tcp")
-    parser.add_argument("--source-port", metavar="PORT", type=port, help="with both ports: look the live flow up")
-    parser.add_argument("--destination-port", metavar="PORT", type=port)
+    protocols = ("tcp", "udp")
+    parser.add_argument(
+        "--protocol", metavar="NAME", choices=protocols, default="tcp", help="tcp or udp (default: tcp)"
+    )
+    parser.add_argument("--source-port", metavar="PORT", type=port, help="with both ports a live flow is looked up")
+    parser.add_argument("--destination-port", metavar="PORT", type=port, help="see --source-port")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain."""
     from testbed.cli.output import print_json
+    from testbed.cli.rights import need_rights
     from testbed.lab.explain import explain
     from testbed.lab.state import State
     from testbed.lab.up import load_plan_and_topology
 
+    need_rights()
     plan, topology = load_plan_and_topology(State(arguments.lab))
     flow = (arguments.protocol, arguments.source_port, arguments.destination_port)
     hops = explain(plan, topology, arguments.sender, arguments.to, *flow)
     if arguments.json:
         print_json({"lab": plan.lab, "hops": [_to_json(each) for each in hops]})
         return 0
+    if not hops:
+        print(f"{arguments.sender} is outside the virtual networks: no effective route decides what it sends")
     for number, each in enumerate(hops, 1):
         _print_hop(number, each)
     return 0

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
+    from testbed.cli.parser import Parser
+
+__all__ = ["EXAMPLE", "HELP", "KINDS", "add_arguments", "run"]
 
 HELP = "put a fault on a machine, or take all of its faults away"
-EXAMPLE = "testbed fault hub-spoke nva1 crash; testbed fault hub-spoke nva1 --clear"
-_KINDS = ("probe-down", "probe-silent", "crash", "link-down", "freeze")
+EXAMPLE = """\
+testbed fault hub-spoke nva1 probe-down
+testbed fault hub-spoke nva1 --clear"""
+KINDS = ("probe-down", "probe-silent", "crash", "link-down", "freeze")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("lab", metavar="LAB", help="name of the lab")
     parser.add_argument("machine", metavar="MACHINE", help="name of the machine")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("kind", metavar="KIND", nargs="?", choices=_KINDS, help=", ".join(_KINDS))
+    what.add_argument("kind", metavar="KIND", nargs="?", choices=KINDS, help=", ".join(KINDS))
     what.add_argument("--clear", action="store_true", help="take all faults away and restart what was killed")
     what.add_argument("--list", action="store_true", help="list the faults that fit the machine")
 
@@ -27,10 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     from testbed.cli.output import print_json
+    from testbed.cli.rights import need_rights
     from testbed.lab import faults
     from testbed.lab.state import State
     from testbed.lab.up import load_plan
 
+    if not arguments.list:
+        need_rights()
     state = State(arguments.lab)
     plan = load_plan(state)
     machine = plan.machine(arguments.machine)

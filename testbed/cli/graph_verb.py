@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
+
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "draw the virtual networks, peerings, routes and balancers of a document"
+HELP = "draw a document's virtual networks, peerings, routes and balancers"
 EXAMPLE = "testbed graph topologies/hub-spoke.yaml --format svg > hub-spoke.svg"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("document", metavar="FILE", type=Path, help="the topology document")
-    parser.add_argument("--format", choices=("svg", "mermaid", "dot"), default="mermaid", help="default: mermaid")
+    parser.add_argument("document", metavar="FILE", type=Path, help="topology document")
+    formats = ("svg", "mermaid", "dot")
+    parser.add_argument(
+        "--format", metavar="FORMAT", choices=formats, default="mermaid", help="svg, mermaid or dot (default: mermaid)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -123,7 +123,7 @@ def make_parser() -> Parser:
     lines = [_DESCRIPTION]
     for heading, names in GROUPS.items():
         lines += [f"{heading}:", *(f"  {name:9} {verbs[name].HELP}" for name in names), ""]
-    parser = Parser(prog="testbed", usage="testbed VERB …", description="\n".join(lines), epilog=_EPILOG, **kind)
+    parser = Parser(prog="testbed", usage="testbed VERB ...", description="\n".join(lines), epilog=_EPILOG, **kind)
     parser.add_argument("--version", action="version", version=f"testbed {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS)
     for name, verb in verbs.items():

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
+
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
 HELP = "show the kernel objects that 'up' would make"
 EXAMPLE = "testbed plan topologies/hub-spoke.yaml"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("document", metavar="FILE", type=Path, help="the topology document")
+    parser.add_argument("document", metavar="FILE", type=Path, help="topology document")
     parser.add_argument("--lab", metavar="NAME", help="name of the lab (default: the document's name)")
 
 
@@ -26,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from testbed.cli.output import print_json, weak
     from testbed.lab.state import ROOT
+    from testbed.lab.up import check_lab_name
     from testbed.plan.compile import compile_plan
     from testbed.plan.describe import describe
     from testbed.plan.numbers import Numbers
@@ -33,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     topology = load(arguments.document).topology
     lab = arguments.lab or topology.name
+    check_lab_name(lab)
     plan = compile_plan(topology, lab, Numbers(), str(ROOT / lab))
     if arguments.json:
         objects = [{"kind": type(each).__name__, **asdict(each)} for each in plan.objects]

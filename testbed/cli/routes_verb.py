@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
+
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "show the effective routes of a machine's network interfaces, in Azure's terms"
+HELP = "show a machine's effective routes in Azure's terms"
 EXAMPLE = "testbed routes hub-spoke web1"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("lab", metavar="LAB", help="name of the lab")
     parser.add_argument("machine", metavar="MACHINE", help="name of the machine")

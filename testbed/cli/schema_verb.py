@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
+
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "print the JSON Schema of the topology document, for editors"
+HELP = "print the JSON Schema of documents, for editors"
 EXAMPLE = "testbed schema > topology.schema.json"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Nothing to declare."""
     del parser
 

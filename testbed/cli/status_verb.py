@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
     from testbed.lab.status import LabStatus, MemberState
+    from testbed.plan.model import Machine, Rule
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "print_status", "run"]
 
-HELP = "show machines, probe states, flows and packets of a lab"
+HELP = "show a lab's machines, probe states, flows and packets"
 EXAMPLE = "testbed status hub-spoke"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("lab", metavar="LAB", help="name of the lab")
 
@@ -23,10 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     from testbed.cli.output import print_json
+    from testbed.cli.rights import need_rights
     from testbed.lab.state import State
     from testbed.lab.status import read_status
     from testbed.lab.up import load_plan
 
+    need_rights()
     status = read_status(load_plan(State(arguments.lab)))
     if arguments.json:
         print_json(status.to_json())
@@ -35,56 +39,74 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _health(member: MemberState) -> str:
-    from testbed.cli.output import bad, good
-
-    if member.healthy is None:
-        return good("eligible") if member.eligible else "unknown"
-    return good("up") if member.healthy else bad("down")
-
-
 def print_status(status: LabStatus) -> None:
     """For people."""
     from testbed.cli.output import bad, good, print_table
-    from testbed.lab.status import ago
+    from testbed.kernel import namespaces
 
     plan = status.plan
-    alive = good("alive") if status.controller else bad("dead (the data plane goes on; 'testbed up' restarts it)")
-    pid = f", pid {status.controller.pid}" if status.controller else ""
-    print(f"lab {plan.lab}: time scale {plan.time_scale:g}, probe controller {alive}{pid}\n")
-    rows = [
-        (
-            machine.name,
-            machine.namespace,
-            ", ".join(each.address for each in machine.network_interfaces),
-            machine.program or "-",
-            status.pids.get(machine.name, "-"),
-            ", ".join(status.faults.get(machine.name, [])) or "-",
-        )
-        for machine in plan.machines
-    ]
+    if not plan.rules:
+        controller = "not needed: there are no load-balancing rules"
+    elif status.controller:
+        controller = f"{good('alive')}, pid {status.controller.pid}"
+    else:
+        controller = f"{bad('dead')} (the data plane stays as it was; 'testbed up' starts it again)"
+    print(f"lab {plan.lab}, time scale {plan.time_scale:g}, probe controller {controller}")
+    if not namespaces.exists(plan.fabric):
+        print(f"{bad('namespace gone')}: {plan.fabric}; 'testbed up' makes it again")
+    print()
+    rows = [_machine_row(machine, status) for machine in plan.machines]
     print_table(("MACHINE", "NAMESPACE", "ADDRESSES", "PROGRAM", "PID", "FAULTS"), rows)
     for rule in plan.rules:
-        members = [
-            each
-            for each in status.members
-            if (each.load_balancer, each.frontend) == (rule.load_balancer, rule.frontend)
-        ]
-        floating = "on" if rule.enable_floating_ip else "off"
-        print(f"\n{rule.key}: frontend {rule.frontend_address}, all ports, floating IP {floating}")
-        print_table(
-            ("MEMBER", "ADDRESS", "SINCE", "FLOWS", "PACKETS", "LAST PROBE", "STATE"),
-            [
-                (
-                    each.machine,
-                    each.address,
-                    ago(each.since),
-                    each.flows,
-                    each.packets,
-                    each.detail or "-",
-                    _health(each),
-                )
-                for each in members
-            ],
-            indent="  ",
+        _print_rule(rule, status)
+
+
+def _machine_row(machine: Machine, status: LabStatus) -> tuple[str, ...]:
+    from testbed.cli.output import bad
+    from testbed.kernel import namespaces
+
+    gone = "" if namespaces.exists(machine.namespace) else f" {bad('gone')}"
+    pid = status.pids.get(machine.name)
+    return (
+        machine.name,
+        machine.namespace + gone,
+        ", ".join(each.address for each in machine.network_interfaces),
+        machine.program or "-",
+        str(pid) if pid else bad("dead") if machine.program else "-",
+        bad(", ".join(status.faults.get(machine.name, []))) or "-",
+    )
+
+
+def _print_rule(rule: Rule, status: LabStatus) -> None:
+    from testbed.cli.output import counted, print_table
+    from testbed.lab.status import ago
+
+    mine = (rule.load_balancer, rule.frontend)
+    members = [each for each in status.members if (each.load_balancer, each.frontend) == mine]
+    floating = ", floating IP" if rule.enable_floating_ip else ""
+    eligible = sum(each.eligible for each in members)
+    print(
+        f"\n{rule.key}: frontend {rule.frontend_address}, all ports{floating}; "
+        f"{eligible} of {counted(len(rule.members), 'member')} can get flows"
+    )
+    rows = [
+        (
+            each.machine,
+            each.address,
+            _health(each),
+            f"{ago(each.since)} ago" if each.since is not None else "-",
+            each.flows,
+            each.packets,
+            each.detail or "-",
         )
+        for each in members
+    ]
+    print_table(("MEMBER", "ADDRESS", "PROBE", "SINCE", "FLOWS", "PACKETS", "LAST PROBE"), rows, indent="  ")
+
+
+def _health(member: MemberState) -> str:
+    from testbed.cli.output import bad, good
+
+    if member.healthy is None:  # nothing probes, or nothing has yet
+        return "unknown"
+    return good("up") if member.healthy else bad("down")

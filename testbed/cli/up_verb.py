@@ -2,48 +2,97 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from testbed.cli.words import seconds, time_scale
+
+if TYPE_CHECKING:
+    import argparse
+
+    from testbed.cli.parser import Parser
+    from testbed.lab.status import LabStatus, MemberState
+    from testbed.plan.model import Plan
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
 HELP = "bring a lab up, or make one that is up what its document says now"
-EXAMPLE = "testbed up topologies/hub-spoke.yaml --wait 60"
+EXAMPLE = """\
+testbed up topologies/hub-spoke.yaml --wait 60
+testbed up topologies/hub-spoke.yaml --lab fast --time-scale 0.02 --wait 10"""
 
 
-def positive(text: str) -> float:
-    """A number above zero, for argparse."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("document", metavar="FILE", type=Path, help="the topology document")
+    parser.add_argument("document", metavar="FILE", type=Path, help="topology document")
     parser.add_argument("--lab", metavar="NAME", help="name of the lab (default: the document's name)")
     parser.add_argument(
-        "--time-scale", metavar="X", type=positive, help="multiply all of Azure's times by this, e.g. 0.02"
+        "--time-scale",
+        metavar="X",
+        type=time_scale,
+        help="factor for all of Azure's times (default: the document's)",
     )
     parser.add_argument(
-        "--wait", metavar="SECONDS", type=positive, help="wait until every probe is up, this long at most"
+        "--wait", metavar="SECONDS", type=seconds, help="wait until every probe is up, at most so many seconds"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Bring it up."""
+    """Bring it up; exit status 1 when the probes are not up in the time that ``--wait`` gives them."""
     from testbed.cli.output import print_json
-    from testbed.lab.status import wait_until_healthy
     from testbed.lab.up import summary, up
+    from testbed.plan.describe import title
 
     outcome = up(arguments.document, lab=arguments.lab, time_scale=arguments.time_scale)
     plan = outcome.plan
-    if arguments.wait is not None:
-        wait_until_healthy(plan, seconds=arguments.wait)
+    for warning in outcome.warnings:
+        print(warning, file=sys.stderr)
+    if not arguments.json:
+        print(f"lab {plan.lab}: {summary(outcome.changes)}", flush=True)
+    status = _wait(plan, arguments.wait) if arguments.wait is not None else None
     if arguments.json:
-        changes = [f"{change.action} {change.object}" for change in outcome.changes]
-        print_json({"lab": plan.lab, "changes": len(changes), "applied": changes})
+        changes = [f"{change.action} {title(change.object)}" for change in outcome.changes]
+        print_json({"lab": plan.lab, "time_scale": plan.time_scale, "changes": len(changes), "applied": changes})
         return 0
-    print(f"lab {plan.lab}: {summary(outcome.changes)}")
+    _print_summary(plan, status)
     return 0
+
+
+def _wait(plan: Plan, patience: float) -> LabStatus:
+    from testbed.errors import DeadlineError, VerdictError
+    from testbed.lab.status import wait_until_healthy
+
+    said: set[str] = set()
+
+    def say(waiting: list[MemberState]) -> None:
+        for each in waiting:
+            line = f"waiting for {each.machine} {each.address}: {each.detail or 'not probed yet'}"
+            if line not in said:
+                said.add(line)
+                print(line, file=sys.stderr)
+
+    try:
+        return wait_until_healthy(plan, seconds=patience, say=say if sys.stderr.isatty() else None)
+    except DeadlineError as error:
+        fix = f"the lab stays up; look at it: testbed status {plan.lab}"
+        raise VerdictError(error.message, fix=fix) from error
+
+
+def _print_summary(plan: Plan, status: LabStatus | None) -> None:
+    """What is there now, and what to type next."""
+    from testbed.cli.output import bad, counted, good
+
+    machines = ", ".join(each.name for each in plan.machines)
+    print(f"  time scale {plan.time_scale:g}, {counted(len(plan.machines), 'machine')}: {machines}")
+    for rule in plan.rules:
+        place = f"{rule.load_balancer}/{rule.frontend} {rule.frontend_address}"
+        if status is None:
+            members = ", ".join(each.machine for each in rule.members) or "no members"
+        else:
+            mine = (rule.load_balancer, rule.frontend)
+            states = [each for each in status.members if (each.load_balancer, each.frontend) == mine]
+            words = (f"{each.machine} {good('up') if each.healthy else bad('down')}" for each in states)
+            members = ", ".join(words) or "no members"
+        print(f"  {place}: {members}")
+    print(f"  next: testbed status {plan.lab}, testbed verify {plan.lab}, testbed down {plan.lab}")

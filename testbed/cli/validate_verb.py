@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from testbed.cli.parser import Parser
+
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
-HELP = "check topology documents; all mistakes at once, with line, cause and fix"
-EXAMPLE = "testbed validate topologies/*.yaml"
+HELP = "check documents; all mistakes at once, each with line, cause and fix"
+EXAMPLE = "testbed validate topologies/hub-spoke.yaml topologies/active-passive.yaml"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("documents", metavar="FILE", nargs="+", type=Path, help="topology documents")
+    parser.add_argument("documents", metavar="FILE", nargs="+", type=Path, help="topology document")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check them."""
-    from testbed.cli.output import bad, good, print_json
+    from testbed.cli.output import bad, counted, good, print_json
     from testbed.topology.loading import check
 
     findings = {path: check(path)[1] for path in arguments.documents}
@@ -39,6 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
             print(each)
         errors = sum(each.severity == "error" for each in found)
         warnings = len(found) - errors
-        verdict = bad(f"{errors} errors") if errors else good("valid")
-        print(f"{path}: {verdict}" + (f", {warnings} warnings" if warnings else ""))
+        verdict = bad(counted(errors, "error")) if errors else good("valid")
+        print(f"{path}: {verdict}" + (f", {counted(warnings, 'warning')}" if warnings else ""))
     return 2 if wrong else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from ipaddress import IPv4Address
 
-__all__ = ["address", "flow_count", "lab_name", "number", "packet_count", "port", "seconds", "time_scale"]
+__all__ = ["address", "flow_count", "number", "packet_count", "port", "seconds", "time_scale"]
 
 #: Below this Azure's shortest probe interval (5 s) would be less than a computer can keep.
 _SMALLEST_SCALE = 0.001
@@ -69,13 +69,3 @@ def address(text: str) -> IPv4Address:
         return IPv4Address(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} is not an IPv4 address") from error
-
-
-def lab_name(text: str) -> str:
-    """A name that a lab can have; nothing else ever becomes the name of a file or a namespace."""
-    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    if not text or len(text) > 40 or set(text) - allowed or text.startswith("-") or text.endswith("-"):
-        raise ArgumentTypeError(
-            f"{text!r} cannot be a lab's name: lower case letters, digits, inner hyphens, at most 40"
-        )
-    return text

@@ -12,6 +12,7 @@ from testbed.lab import controller
 from testbed.lab.state import Running
 from testbed.nodes import launcher
 from testbed.plan import objects
+from testbed.plan.describe import title
 from testbed.plan.replacement import replacement
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Applier:
         try:
             (self._add if change.action == "add" else self._remove)(change.object)
         except TestbedError as error:
-            error.add_note(f"while trying to {change.action} {change.object}")
+            error.add_note(f"while trying to {change.action} {title(change.object)}")
             raise
 
     def _netlink(self, namespace: str) -> Netlink:

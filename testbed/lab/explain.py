@@ -49,7 +49,7 @@ def explain(
         return ()
     tuple_ = (_PROTOCOLS[protocol], source.address, str(destination), source_port, destination_port)
     with namespaces.entered(plan.fabric):
-        hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _live(rule, tuple_))
+        hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _next(rule, tuple_))
         return tuple(_explained(hop, tuple_) for hop in hops)
 
 
@@ -57,6 +57,12 @@ def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None]) -
     if hop.rule is None:
         return ExplainedHop(hop, None, ())
     return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule))
+
+
+def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
+    """From whom the packet goes on: the live flow's member, or the first one that a new flow can get."""
+    eligible = read_eligible(rule.id)
+    return _live(rule, wanted) or next((member.id for member in rule.members if member.id in eligible), None)
 
 
 def _name(rule: Rule, chosen: int | None) -> str | None:

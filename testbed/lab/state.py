@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from testbed.deadline import wait_for
 from testbed.errors import LabError, MachineError, UnknownLabError
+from testbed.kernel import namespaces
 from testbed.kernel.processes import Process
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class State:
         """
         record = self.record()
         if record is None:
+            if self.lab in labs() or (self.lab and namespaces.owned(self.lab)):
+                fix = f"remove what is left of it: testbed down {self.lab}"
+                raise UnknownLabError(f"lab {self.lab!r} has lost its state", fix=fix)
             known = ", ".join(labs()) or "none"
             raise UnknownLabError(f"there is no lab {self.lab!r}", fix=f"labs that are up: {known}")
         return record

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from testbed.plan.model import Plan
     from testbed.plan.objects import KernelObject
+    from testbed.topology.findings import Finding
     from testbed.topology.model import Topology
 
 __all__ = ["Outcome", "load_plan", "up"]
@@ -30,10 +31,11 @@ __all__ = ["Outcome", "load_plan", "up"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What ``up`` did: the plan that stands now, and the changes it took; none means nothing to do."""
+    """What ``up`` did: the plan that stands now, the changes it took (none: nothing to do), the document's warnings."""
 
     plan: Plan
     changes: tuple[Change, ...]
+    warnings: tuple[Finding, ...] = ()
 
 
 def up(
@@ -73,9 +75,10 @@ def up(
         plan = compile_plan(topology, name, numbers, str(state.directory))
         new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known))
         if fresh:
-            return _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
-        old = load_plan(state, record)
-        return _converge(plan, old, state, new_record, loaded.text, checkpoint)
+            changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
+        else:
+            changes = _converge(plan, load_plan(state, record), state, new_record, loaded.text, checkpoint)
+        return Outcome(plan, changes, loaded.warnings)
 
 
 def check_lab_name(name: str) -> None:
@@ -125,7 +128,7 @@ def load_plan_and_topology(state: State, record: Record | None = None) -> tuple[
 
 def _raise_fresh(
     plan: Plan, state: State, record: Record, text: str, checkpoint: Callable[[Change], None] | None
-) -> Outcome:
+) -> tuple[Change, ...]:
     remove_namespaces(namespaces.owned(plan.lab))  # names that a crash left without a namespace
     state.remove()
     state.write_record(record)  # first, so that whatever is made can be found
@@ -140,7 +143,7 @@ def _raise_fresh(
         except TestbedError as second:
             error.add_note(f"not cleaned up: {second}")
         raise
-    return Outcome(plan, changes)
+    return changes
 
 
 def _converge(
@@ -150,7 +153,7 @@ def _converge(
     record: Record,
     text: str,
     checkpoint: Callable[[Change], None] | None,
-) -> Outcome:
+) -> tuple[Change, ...]:
     before = state.need_record()
     known = (*old.objects, *plan.objects)
     changes = difference(plan.objects, observe(plan.lab, plan.fabric, known, state))
@@ -163,7 +166,7 @@ def _converge(
         _go_back(old, known, state, error)
         raise
     state.write("topology.yaml", text)
-    return Outcome(plan, changes)
+    return changes
 
 
 def _go_back(old: Plan, known: tuple[KernelObject, ...], state: State, error: BaseException) -> None:
@@ -184,7 +187,9 @@ def summary(changes: tuple[Change, ...]) -> str:
         kind = _WORDS.get(type(change.object), "settings")
         key = f"{'+' if change.action == 'add' else '-'} {kind}"
         counts[key] = counts.get(key, 0) + 1
-    return ", ".join(f"{key[0]}{count} {key[2:]}" for key, count in counts.items())
+    return ", ".join(
+        f"{key[0]}{count} {key[2:].removesuffix('s') if count == 1 else key[2:]}" for key, count in counts.items()
+    )
 
 
 _WORDS: dict[type, str] = {

@@ -9,7 +9,7 @@ from testbed.plan import objects
 if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
 
-__all__ = ["describe"]
+__all__ = ["describe", "title"]
 
 
 def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911 - one case per kind of object
@@ -45,3 +45,9 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911 - one case per 
             return f"# program {thing.kind} {thing.config}"
         case objects.Controller():
             return "# probe controller"
+
+
+def title(thing: KernelObject) -> str:
+    """The object in one line, with the namespace it stands in."""
+    what = f"nftables {', '.join(thing.tables)}" if isinstance(thing, objects.Ruleset) else describe(thing)
+    return f"{thing.namespace}: {what}"

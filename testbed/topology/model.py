@@ -295,7 +295,7 @@ class Topology(Document):
 
     name: Name
     """Name of the lab, and prefix of its namespaces."""
-    time_scale: Annotated[float, Field(gt=0, le=100)] = 1
+    time_scale: Annotated[float, Field(ge=0.001, le=100)] = 1
     """Multiplies every timer of the lab; 0.02 turns a 5 s probe interval into 100 ms."""
     virtual_networks: tuple[VirtualNetwork, ...] = Field(min_length=1)
     """With their subnets."""

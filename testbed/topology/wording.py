@@ -166,7 +166,6 @@ KINDS: Mapping[str, Callable[[ErrorDetails], tuple[str, str]]] = {
     "extra_forbidden": _extra,
     "float_parsing": _number,
     "float_type": _number,
-    "greater_than": _bound("above", "gt"),
     "greater_than_equal": _bound("from", "ge"),
     "int_from_float": _whole,
     "int_parsing": _whole,
