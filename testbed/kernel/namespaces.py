@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,6 +127,16 @@ def _prepare_directory() -> None:
         _check(_libc.mount(b"", where, b"none", _MS_SHARED | _MS_REC, None), f"share {NETNS_DIRECTORY}")
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the block is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def create(name: str, lab: str) -> None:
     """Make a namespace, owned by ``lab``, with its loopback up.
 
@@ -151,8 +162,9 @@ def create(name: str, lab: str) -> None:
             failure.append(error)
 
     thread = threading.Thread(target=make)  # a thread, so that the caller stays in its own namespace
-    thread.start()
-    thread.join()
+    with _interrupts_held():  # else an interrupt leaves the thread behind, and its work appears after the clean-up
+        thread.start()
+        thread.join()
     if failure:
         raise failure[0]
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from testbed.kernel import namespaces
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,6 +33,16 @@ def no_leaks() -> Iterator[None]:
     before = _present()
     yield
     assert _present() - before == set()
+
+
+def inside(namespace: str, *command: str, text: str | None = None) -> str:
+    """Run a command in a namespace and return what it prints.
+
+    Not by ``ip netns exec`` or ``ip -n``: these want the root to be a mount point, which it is not in a chroot.
+    """
+    with namespaces.entered(namespace):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, input=text)
+    return done.stdout
 
 
 @dataclass(frozen=True)

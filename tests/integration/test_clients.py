@@ -100,7 +100,7 @@ def test_ssh_and_scp_of_a_large_file(lab: Callable[..., str], background: Callab
     (home / ".ssh/authorized_keys").write_text((tmp_path / "user.pub").read_text())
     # The server sees a home of its own: nothing of the real one is read or written.
     server = f"mount --bind {home} $HOME && exec dropbear -F -r {host_key} -p 2222 -P {tmp_path}/pid"
-    background(name, "web2", 2222, "unshare", "--mount", "sh", "-c", server)
+    background(name, "web2", 2222, "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", server)
     payload, copy = tmp_path / "payload", tmp_path / "copy"
     payload.write_bytes(os.urandom(1 << 20) * 32)
     trust = ["-q", "-i", keys, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]

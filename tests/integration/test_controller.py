@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import inside
 
 from testbed.balancer.base import FakeBackend, Update
 from testbed.errors import DeadlineError, LabError
@@ -38,7 +39,7 @@ def namespace() -> Iterator[str]:
     """A namespace with a loopback and nothing else."""
     name = f"pc{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    inside(name, "ip", "link", "set", "lo", "up")
     yield name
     subprocess.run(["ip", "netns", "del", name], check=False)
 

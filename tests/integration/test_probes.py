@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import inside
 
 from testbed.kernel import nft
 from testbed.kernel.namespaces import entered
@@ -50,15 +51,15 @@ def wire() -> Iterator[Wire]:
     try:
         for name in (made.client, made.server):
             _ip("netns", "add", name)
-            _ip("-n", name, "link", "set", "lo", "up")
-        _ip("-n", made.client, "link", "add", "v0", "type", "veth", "peer", "v0", "netns", made.server)
+            inside(name, "ip", "link", "set", "lo", "up")
+        inside(made.client, "ip", "link", "add", "v0", "type", "veth", "peer", "v0", "netns", made.server)
         for name in (made.client, made.server):
-            _ip("-n", name, "link", "set", "v0", "up")
-        _ip("-n", made.client, "addr", "add", f"{SOURCE}/32", "dev", "lo")
-        _ip("-n", made.client, "route", "add", "default", "dev", "v0", "table", "105")
-        _ip("-n", made.client, "rule", "add", "fwmark", f"{MARK}/0xffff", "lookup", "105")
-        _ip("-n", made.server, "addr", "add", f"{SERVER}/24", "dev", "v0")
-        _ip("-n", made.server, "route", "add", "default", "dev", "v0")
+            inside(name, "ip", "link", "set", "v0", "up")
+        inside(made.client, "ip", "addr", "add", f"{SOURCE}/32", "dev", "lo")
+        inside(made.client, "ip", "route", "add", "default", "dev", "v0", "table", "105")
+        inside(made.client, "ip", "rule", "add", "fwmark", f"{MARK}/0xffff", "lookup", "105")
+        inside(made.server, "ip", "addr", "add", f"{SERVER}/24", "dev", "v0")
+        inside(made.server, "ip", "route", "add", "default", "dev", "v0")
         yield made
     finally:
         for name in (made.client, made.server):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import inside
 
 from testbed.errors import LabError
 from testbed.kernel import nft
@@ -71,12 +72,12 @@ def _ip(*words: str) -> None:
 
 def _cable(net: Net, role: str, inner: str, outer: str, length: int = 24) -> None:
     link = f"to-{role}"
-    _ip("-n", net.ns("firewall"), "link", "add", link, "type", "veth", "peer", "eth0", "netns", net.ns(role))
-    _ip("-n", net.ns("firewall"), "addr", "add", f"{inner}/{length}", "dev", link)
-    _ip("-n", net.ns("firewall"), "link", "set", link, "up")
-    _ip("-n", net.ns(role), "addr", "add", f"{outer}/{length}", "dev", "eth0")
-    _ip("-n", net.ns(role), "link", "set", "eth0", "up")
-    _ip("-n", net.ns(role), "route", "add", "default", "via", inner)
+    inside(net.ns("firewall"), "ip", "link", "add", link, "type", "veth", "peer", "eth0", "netns", net.ns(role))
+    inside(net.ns("firewall"), "ip", "addr", "add", f"{inner}/{length}", "dev", link)
+    inside(net.ns("firewall"), "ip", "link", "set", link, "up")
+    inside(net.ns(role), "ip", "addr", "add", f"{outer}/{length}", "dev", "eth0")
+    inside(net.ns(role), "ip", "link", "set", "eth0", "up")
+    inside(net.ns(role), "ip", "route", "add", "default", "via", inner)
 
 
 def _end(program: Launched, number: signal.Signals = signal.SIGKILL) -> None:
@@ -114,13 +115,13 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     try:
         for role in roles:
             _ip("netns", "add", made.ns(role))
-            _ip("-n", made.ns(role), "link", "set", "lo", "up")
+            inside(made.ns(role), "ip", "link", "set", "lo", "up")
         _cable(made, "client", FIREWALL, "10.1.0.2")
         _cable(made, "server", "10.2.0.1", SERVER)
         _cable(made, "outside", "203.0.113.1", OUTSIDE)
         _cable(made, "standby", "10.3.0.1", STANDBY)
-        _ip("-n", made.ns("server"), "addr", "add", f"{LOOPBACK}/32", "dev", "lo")
-        _ip("-n", made.ns("firewall"), "route", "add", LOOPBACK, "via", SERVER)
+        inside(made.ns("server"), "ip", "addr", "add", f"{LOOPBACK}/32", "dev", "lo")
+        inside(made.ns("firewall"), "ip", "route", "add", LOOPBACK, "via", SERVER)
         started = launch(
             (
                 made.spec("firewall", "nft-firewall", trusted_prefixes=["10.0.0.0/8"]),
@@ -139,8 +140,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
 
 
 def _curl(net: Net, *words: str) -> str:
-    command = ["ip", "netns", "exec", net.ns("client"), "curl", "-sS", "--max-time", "10", *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return inside(net.ns("client"), "curl", "-sS", "--max-time", "10", *words)
 
 
 def _tcp(net: Net, address: str, port: int) -> socket.socket:
@@ -410,10 +410,9 @@ def test_the_firewall_forwards_ping(net: Net) -> None:
 
 def test_the_firewall_reaches_itself(net: Net) -> None:
     """Loopback traffic of the appliance is left alone, also to addresses outside the trusted space."""
-    command = ["ip", "netns", "exec", net.ns("firewall"), "curl", "-sS", "--max-time", "2"]
     for address in ("127.0.0.1", FIREWALL, "203.0.113.1"):
-        done = subprocess.run([*command, f"http://{address}:8080/health"], check=True, capture_output=True)
-        assert done.stdout == b"firewall\n"
+        url = f"http://{address}:8080/health"
+        assert inside(net.ns("firewall"), "curl", "-sS", "--max-time", "2", url) == "firewall\n"
 
 
 def test_the_firewall_masquerades_what_leaves(net: Net) -> None:
@@ -583,7 +582,7 @@ def test_a_failed_start_ends_the_others(net: Net) -> None:
     with pytest.raises(LabError, match=r"machine 'server' did not start: echo: .*port 7 cannot be had"):
         launch(specs)
     assert (_running(net.ns("client")), _running(net.ns("server"))) == before
-    _ip("netns", "exec", net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
+    inside(net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
     assert faults.current(net.control("server")) is ResponderFault.NONE  # the one that runs is as it was
 
 
@@ -630,7 +629,7 @@ def test_a_launcher_that_is_stopped_leaves_nothing(net: Net) -> None:
         process.terminate()
         assert process.wait(5) == 1
     assert not _running(net.ns("client"))
-    _ip("netns", "exec", net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
+    inside(net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
 
 
 def test_a_launcher_that_nobody_listens_to_leaves_nothing(net: Net) -> None:
@@ -649,4 +648,4 @@ def test_a_launcher_that_nobody_listens_to_leaves_nothing(net: Net) -> None:
         process.stdin.close()
         assert process.wait(10) != 0
     assert not _running(net.ns("client"))
-    _ip("netns", "exec", net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")
+    inside(net.ns("client"), "nft", "add table ip testbed; delete table ip testbed")

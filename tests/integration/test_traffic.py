@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
+from conftest import inside
 
 from testbed.errors import InputError, LabError
 from testbed.kernel.namespaces import entered
@@ -105,7 +106,7 @@ class Rig:
 
     def inside(self, machine: str, *words: str, text: str | None = None) -> str:
         """Run a command in a machine."""
-        return run("ip", "netns", "exec", self.name(machine), *words, text=text)
+        return inside(self.name(machine), *words, text=text)
 
     def steer(self, member: str, *selector: str) -> None:
         """Send the packets that the selector of a routing rule fits to a member; later calls win."""
@@ -178,8 +179,9 @@ def built() -> Iterator[Rig]:
         rig.inside("client", "ip", "address", "add", f"{OTHER}/24", "dev", "eth0")
         for machine in ("client", "server"):
             rig.inside(machine, "nft", "-f", "-", text=REDIRECT)
-            words = ["ip", "netns", "exec", rig.name(machine), sys.executable, "-c", ECHO]
-            echo = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+            with entered(rig.name(machine)):
+                words = [sys.executable, "-c", ECHO]
+                echo = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
             stack.callback(echo.kill)
             assert echo.stdout is not None
             assert echo.stdout.readline() == "ready\n"
