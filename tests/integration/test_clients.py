@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,6 @@ from testbed.kernel import namespaces, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -92,15 +93,11 @@ def test_iperf3_tcp_and_udp(lab: Callable[..., str], background: Callable[..., N
 def test_ssh_and_scp_of_a_large_file(lab: Callable[..., str], background: Callable[..., None], tmp_path: Path) -> None:
     """A key login and a 32 MB copy through a stateful NVA arrive whole."""
     name = lab("hub-spoke")
-    keys, home, host_key = tmp_path / "user", tmp_path / "home", tmp_path / "host"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys)], check=True)
-    subprocess.run(["dropbearkey", "-t", "ed25519", "-f", str(host_key)], check=True, capture_output=True)
-    (home / ".ssh").mkdir(parents=True, mode=0o700)
-    home.chmod(0o700)
-    (home / ".ssh/authorized_keys").write_text((tmp_path / "user.pub").read_text())
-    # The server sees a home of its own: nothing of the real one is read or written.
-    server = f"mount --bind {home} $HOME && exec dropbear -F -r {host_key} -p 2222 -P {tmp_path}/pid"
-    background(name, "web2", 2222, "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", server)
+    keys, host_key = tmp_path / "user", tmp_path / "host"
+    for each in (keys, host_key):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(each)], check=True)
+    server = [sys.executable, str(Path(__file__).with_name("ssh_server.py")), "2222", str(host_key), str(keys)]
+    background(name, "web2", 2222, *server)
     payload, copy = tmp_path / "payload", tmp_path / "copy"
     payload.write_bytes(os.urandom(1 << 20) * 32)
     trust = ["-q", "-i", keys, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]

@@ -128,8 +128,8 @@ class Rig:
             self.inside(machine, "ip", "route", "replace", "default", "via", gateway)
             self.forwarding(machine, on=True)
         for cable in ("client", "server"):
-            self.steer("n1", "iif", cable, "ipproto", "udp")
-            self.steer("n2", "iif", cable, "ipproto", "tcp")
+            self.steer("n1", "iif", cable, "ipproto", "17")
+            self.steer("n2", "iif", cable, "ipproto", "6")
 
     def forwarding(self, machine: str, *, on: bool) -> None:
         """Whether a machine forwards; if not, it drops without a word."""
@@ -282,7 +282,7 @@ def test_symmetric_routing_is_seen_as_symmetric(rig: Rig) -> None:
 
 def test_forward_by_one_member_and_back_by_the_other_is_seen(rig: Rig) -> None:
     """Answers that take the other member are seen there, although every client gets its answer."""
-    rig.steer("n2", "iif", "server", "ipproto", "udp")
+    rig.steer("n2", "iif", "server", "ipproto", "17")
     measured = measure_symmetry(rig.pairs[:1], rig.taps, count=400)
     for seen in measured.observations:
         assert seen.replied
@@ -438,7 +438,7 @@ class Fault:
     async def settled(self) -> bool:
         """Whether the router has changed; it does so 0.2 s after the fault."""
         if not self.programmed and time.time() - self.begun > 0.2:
-            selector = ("ipproto", "udp") if self.udp_only else ()
+            selector = ("ipproto", "17") if self.udp_only else ()
             for cable in ("client", "server"):
                 await asyncio.to_thread(self.rig.steer, "n2", "iif", cable, *selector)
             self.programmed = time.time()
