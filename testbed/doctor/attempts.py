@@ -6,15 +6,12 @@ when it cannot be done. Those that take a namespace work inside it and leave wha
 
 from __future__ import annotations
 
-import errno
-import http.client
 import mmap
 import os
 import platform
 import shutil
 import socket
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,17 +21,13 @@ from testbed.kernel.netlink import Netlink, RouteEntry, RuleEntry
 
 __all__ = [
     "DEVICE",
-    "docker_engine",
-    "ipvs",
     "kernel_version",
     "mark_routing",
     "named_namespace",
-    "netem",
     "nft_library",
     "nft_text",
     "packet_ring",
     "python_version",
-    "qemu",
     "rights",
     "socket_mark",
     "sysctls",
@@ -152,52 +145,3 @@ def tool(name: str) -> str:
     if found is None:
         raise MachineError("not installed")
     return found
-
-
-def docker_engine() -> str:
-    """The engine answers on its Unix socket."""
-    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not where.startswith("unix://"):
-        raise MachineError(f"DOCKER_HOST is {where}: containers have to run on this computer")
-    with socket.socket(socket.AF_UNIX) as engine:
-        engine.settimeout(2)
-        try:
-            engine.connect(where.removeprefix("unix://"))
-            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            answer = http.client.HTTPResponse(engine)
-            answer.begin()
-        except (OSError, http.client.HTTPException) as error:
-            raise MachineError(f"no engine at {where}: {error}") from error
-    if answer.status != http.client.OK:
-        raise MachineError(f"the engine at {where} answers {answer.status}")
-    return f"API {answer.headers.get('Api-Version', '?')} at {where}"
-
-
-def ipvs(name: str) -> str:
-    """The kernel has IPVS. Nothing is loaded: a module that is there but not loaded is reported as absent."""
-    with namespaces.entered(name):
-        probe = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
-    with probe:
-        try:
-            probe.getsockopt(socket.IPPROTO_IP, _IP_VS_SO_GET_INFO, 64)
-        except OSError as error:
-            if error.errno != errno.ENOPROTOOPT:
-                raise
-            raise MachineError("the kernel has no IPVS, or its module is not loaded") from error
-    return "answers"
-
-
-def netem(name: str) -> str:
-    """Delay and loss on a link."""
-    command = [tool("tc"), "qdisc", "add", "dev", DEVICE, "root", "netem", "delay", "1ms"]
-    with namespaces.entered(name):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    if done.returncode:
-        raise MachineError(done.stderr.strip().splitlines()[0] if done.stderr else "tc failed")
-    return "delays a link"
-
-
-def qemu() -> str:
-    """The emulator for virtual machines, and whether hardware helps it."""
-    found = tool(f"qemu-system-{platform.machine()}")
-    return f"{found}, {'with' if os.access('/dev/kvm', os.R_OK | os.W_OK) else 'without'} KVM"

@@ -68,20 +68,6 @@ def _inside(name: str) -> Iterator[Check]:
     )
     yield Check("packet rings", "verify", partial(attempts.packet_ring, name), "kernel option CONFIG_PACKET")
     yield Check("socket marks", "health probes", partial(attempts.socket_mark, name), "CAP_NET_ADMIN")
-    yield Check(
-        "IPVS",
-        "the IPVS balancer",
-        partial(attempts.ipvs, name),
-        "modprobe ip_vs (kernel option CONFIG_IP_VS)",
-        required=False,
-    )
-    yield Check(
-        "netem",
-        "delay and loss on links",
-        partial(attempts.netem, name),
-        "modprobe sch_netem (kernel option CONFIG_NET_SCH_NETEM)",
-        required=False,
-    )
 
 
 def _programs() -> Iterator[Check]:
@@ -96,20 +82,6 @@ def _programs() -> Iterator[Check]:
     for program, package, needed_for in packages:
         attempt = partial(attempts.tool, program)
         yield Check(program, needed_for, attempt, f"apt-get install {package}", required=False)
-    yield Check(
-        "Docker engine",
-        "machines that are containers",
-        attempts.docker_engine,
-        "apt-get install docker.io, and start the engine",
-        required=False,
-    )
-    yield Check(
-        "QEMU",
-        "machines that are virtual machines",
-        attempts.qemu,
-        "apt-get install qemu-system-x86",
-        required=False,
-    )
 
 
 def _try(check: Check) -> Capability:

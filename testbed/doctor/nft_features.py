@@ -110,46 +110,23 @@ NFT_FEATURES = (
         """,
     ),
     NftFeature(
-        "nftables ingress hook",
-        "answers of members that are addressed at the frontend",
-        "CONFIG_NETFILTER_INGRESS, CONFIG_NF_TABLES_NETDEV",
-        """
-        table netdev ingress {
-          chain from {
-            type filter hook ingress device "{device}" priority filter
-            ip saddr 192.0.2.1 ip saddr set 192.0.2.2
-          }
-        }
-        """,
-    ),
-    NftFeature(
-        "nftables egress hook",
-        "frontends that are addressed themselves, without floating IP",
-        "CONFIG_NETFILTER_EGRESS (5.16 or newer)",
-        """
-        table netdev egress {
-          chain to {
-            type filter hook egress device "{device}" priority filter
-            ip daddr 192.0.2.1 ip daddr set 192.0.2.2
-          }
-        }
-        """,
-    ),
-    NftFeature(
         "nftables dynamic maps",
-        "remembering which flows were rewritten",
-        "CONFIG_NF_TABLES_NETDEV (5.6 or newer)",
+        "frontends that are addressed themselves, without floating IP",
+        "CONFIG_NF_TABLES_IPV4 (5.6 or newer)",
         """
-        table netdev remember {
+        table ip remember {
           map frontend {
             typeof ip saddr . meta l4proto . th sport . th dport : ip daddr
             size 1024
             flags dynamic,timeout
-            timeout 240s
           }
-          chain enter {
-            type filter hook ingress device "{device}" priority filter
-            update @frontend { ip saddr . meta l4proto . th sport . th dport : ip daddr }
+          chain there {
+            type filter hook prerouting priority mangle
+            update @frontend { ip saddr . meta l4proto . th sport . th dport timeout 9s : ip daddr } ip daddr set 192.0.2.2
+          }
+          chain back {
+            type filter hook prerouting priority raw
+            ip saddr set ip daddr . meta l4proto . th dport . th sport map @frontend
           }
         }
         """,
