@@ -122,7 +122,8 @@ NFT_FEATURES = (
           }
           chain there {
             type filter hook prerouting priority mangle
-            update @frontend { ip saddr . meta l4proto . th sport . th dport timeout 9s : ip daddr } ip daddr set 192.0.2.2
+            update @frontend { ip saddr . meta l4proto . th sport . th dport timeout 9s : ip daddr }
+            ip daddr set 192.0.2.2
           }
           chain back {
             type filter hook prerouting priority raw

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from conftest import inside
 
+from testbed.deadline import wait_for
 from testbed.errors import InputError, LabError
 from testbed.kernel.namespaces import entered
 from testbed.traffic.failover import FailoverMeasurement, Load, Phases, _until, measure_failover
@@ -127,9 +128,17 @@ class Rig:
             gateway = address.rsplit(".", 1)[0] + ".1"
             self.inside(machine, "ip", "route", "replace", "default", "via", gateway)
             self.forwarding(machine, on=True)
+        # The kernel takes up to a second to tell that a link carries again, and drops what is sent before.
+        wait_for("every cable carries", self.carrying, seconds=10)
         for cable in ("client", "server"):
             self.steer("n1", "iif", cable, "ipproto", "17")
             self.steer("n2", "iif", cable, "ipproto", "6")
+
+    def carrying(self) -> bool:
+        """Whether both ends of every cable are up."""
+        ends = [("r", "n1"), ("r", "n2"), ("r", "client"), ("r", "server"), ("n1", "eth0"), ("n2", "eth0")]
+        links = [json.loads(self.inside(machine, "ip", "-j", "link", "show", "dev", link)) for machine, link in ends]
+        return all(link["operstate"] == "UP" for (link,) in links)
 
     def forwarding(self, machine: str, *, on: bool) -> None:
         """Whether a machine forwards; if not, it drops without a word."""
