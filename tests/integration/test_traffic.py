@@ -128,17 +128,28 @@ class Rig:
             gateway = address.rsplit(".", 1)[0] + ".1"
             self.inside(machine, "ip", "route", "replace", "default", "via", gateway)
             self.forwarding(machine, on=True)
-        # The kernel takes up to a second to tell that a link carries again, and drops what is sent before.
-        wait_for("every cable carries", self.carrying, seconds=10)
         for cable in ("client", "server"):
             self.steer("n1", "iif", cable, "ipproto", "17")
             self.steer("n2", "iif", cable, "ipproto", "6")
+        # A link that comes up again passes packets some time later: the kernel tells of carriers once a second.
+        wait_for("both members forward", self.forwards, seconds=20)
 
-    def carrying(self) -> bool:
-        """Whether both ends of every cable are up."""
-        ends = [("r", "n1"), ("r", "n2"), ("r", "client"), ("r", "server"), ("n1", "eth0"), ("n2", "eth0")]
-        links = [json.loads(self.inside(machine, "ip", "-j", "link", "show", "dev", link)) for machine, link in ends]
-        return all(link["operstate"] == "UP" for (link,) in links)
+    def forwards(self) -> bool:
+        """Whether a datagram (by n1) and a connection (by n2) are answered, both ways."""
+        try:
+            for machine, address in (("client", SERVER), ("server", CLIENT)):
+                with entered(self.name(machine)):
+                    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                with udp, tcp:
+                    for each in (udp, tcp):
+                        each.settimeout(0.3)
+                        each.connect((address, 4000))
+                    udp.send(b"?")
+                    udp.recv(9)
+        except OSError:
+            return False
+        return True
 
     def forwarding(self, machine: str, *, on: bool) -> None:
         """Whether a machine forwards; if not, it drops without a word."""
