@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from testbed.errors import InputError, LabExistsError, TestbedError
 from testbed.kernel import namespaces
+from testbed.lab import faults
 from testbed.lab.apply import Applier, remove_namespaces
 from testbed.lab.changes import Change, difference
 from testbed.lab.down import remove
@@ -78,6 +79,8 @@ def up(
             changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
         else:
             changes = _converge(plan, load_plan(state, record), state, new_record, loaded.text, checkpoint)
+            for machine in set(faults.active(state)) & {each.name for each in plan.machines}:
+                faults.clear(plan, machine)  # a document says nothing of faults
         return Outcome(plan, changes, loaded.warnings)
 
 

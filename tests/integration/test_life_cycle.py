@@ -338,3 +338,13 @@ def test_counters_and_flows_outlive_a_change(name: str, tmp_path: Path) -> None:
     members = testbed("status", name, "--json").json["load_balancers"][0]["members"]
     assert sum(each["flows"] for each in members) == 1
     assert sum(each["packets"] for each in members) >= 8
+
+
+def test_up_takes_faults_away(name: str) -> None:
+    """A lab that is made what its document says has no faults, and all of its probes come up again."""
+    testbed("up", HUB_SPOKE, "--lab", name, "--time-scale", "0.02", "--wait", "20")
+    for machine, kind in (("nva1", "freeze"), ("nva2", "link-down"), ("web2", "crash")):
+        testbed("fault", name, machine, kind)
+    testbed("up", HUB_SPOKE, "--lab", name, "--time-scale", "0.02", "--wait", "20")
+    assert not any(each["faults"] for each in testbed("status", name, "--json").json["machines"])
+    testbed("exec", name, "web1", "--", "curl", "-sf", "-m", "5", "http://10.2.0.4:99/")
