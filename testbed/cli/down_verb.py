@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from testbed.cli.output import counted, print_json
     from testbed.cli.rights import need_rights
     from testbed.lab.down import all_labs, down
-    from testbed.lab.up import check_lab_name
+    from testbed.lab.state import check_lab_name
 
     if not arguments.all:
         check_lab_name(arguments.lab)

@@ -27,8 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from testbed.cli.output import print_json, weak
-    from testbed.lab.state import ROOT
-    from testbed.lab.up import check_lab_name
+    from testbed.lab.state import ROOT, check_lab_name
     from testbed.plan.compile import compile_plan
     from testbed.plan.describe import describe
     from testbed.plan.numbers import Numbers

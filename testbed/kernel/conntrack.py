@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyroute2 import Conntrack
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -28,6 +26,8 @@ class Entry:
 
 def entries() -> Iterator[Entry]:
     """All tracked TCP and UDP flows."""
+    from pyroute2 import Conntrack
+
     with Conntrack() as conntrack:
         for message in conntrack.dump():
             original = message.get_attr("CTA_TUPLE_ORIG")
@@ -48,5 +48,7 @@ def entries() -> Iterator[Entry]:
 
 def flush() -> None:
     """Forget all flows."""
+    from pyroute2 import Conntrack
+
     with Conntrack() as conntrack:
         conntrack.flush()

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.deadline import wait_for
-from testbed.errors import LabError, MachineError, UnknownLabError
+from testbed.errors import InputError, LabError, MachineError, UnknownLabError
 from testbed.kernel import namespaces
 from testbed.kernel.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ROOT", "Record", "Running", "State", "labs", "locked"]
+__all__ = ["ROOT", "Record", "Running", "State", "check_lab_name", "labs", "locked"]
 
 #: Volatile on purpose: namespaces do not survive a reboot either.
 ROOT = Path("/run/testbed")
@@ -145,6 +145,18 @@ class State:
         shutil.rmtree(self.directory, ignore_errors=True)
         with suppress(OSError):
             ROOT.rmdir()  # only when it was the last lab
+
+
+def check_lab_name(name: str) -> None:
+    """Refuse a name that cannot be part of a namespace's and a file's name.
+
+    Raises:
+        InputError: It cannot.
+    """
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    if not name or len(name) > 40 or set(name) - allowed or name.startswith("-") or name.endswith("-"):
+        fix = "lower case letters, digits and inner hyphens, at most 40"
+        raise InputError(f"{name!r} cannot be the name of a lab", fix=fix)
 
 
 def labs() -> tuple[str, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from testbed.errors import InputError, LabExistsError, TestbedError
+from testbed.errors import LabExistsError, TestbedError
 from testbed.kernel import namespaces
 from testbed.lab import faults
 from testbed.lab.apply import Applier, remove_namespaces
 from testbed.lab.changes import Change, difference
 from testbed.lab.down import remove
 from testbed.lab.observe import observe
-from testbed.lab.state import Record, State, locked
+from testbed.lab.state import Record, State, check_lab_name, locked
 from testbed.plan import objects
 from testbed.plan.compile import compile_plan
 from testbed.plan.numbers import Numbers
@@ -82,18 +82,6 @@ def up(
             for machine in set(faults.active(state)) & {each.name for each in plan.machines}:
                 faults.clear(plan, machine)  # a document says nothing of faults
         return Outcome(plan, changes, loaded.warnings)
-
-
-def check_lab_name(name: str) -> None:
-    """Refuse a name that cannot be part of a namespace's and a file's name.
-
-    Raises:
-        InputError: It cannot.
-    """
-    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    if not name or len(name) > 40 or set(name) - allowed or name.startswith("-") or name.endswith("-"):
-        fix = "lower case letters, digits and inner hyphens, at most 40"
-        raise InputError(f"{name!r} cannot be the name of a lab", fix=fix)
 
 
 def _refuse_foreign(name: str, record: Record | None, document: Path, text: str, state: State, *, fresh: bool) -> None:
