@@ -12,7 +12,7 @@ testbed = $(root) .venv/bin/testbed
 root = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lab-up lab-down verify test lint bench clean
+.PHONY: help venv docker images lab-up lab-down verify test lint bench clean
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=VALUE …]"
@@ -37,8 +37,22 @@ venv: .venv/.installed-run ## install what a lab needs, so that .venv/bin/testbe
 	@scripts/install bench
 	@touch $@
 
-lab-up: venv ## bring up TOPOLOGY, wait for its probes, prove symmetry, show it
-	$(testbed) up $(TOPOLOGY) --lab $(LAB) --wait 60
+docker: ## install and start a Docker engine, if none answers
+	@scripts/docker
+
+images: venv docker ## build the images of containers/, those that are not there yet
+	@scripts/install images
+	$(testbed) images
+
+# What the document's machines are made of says what is installed and built first.
+.PHONY: machines
+machines: venv
+	@if grep -q 'kind: *container' $(TOPOLOGY); then scripts/docker && scripts/install images; fi
+	@if grep -q 'kind: *vm' $(TOPOLOGY); then scripts/install vm && scripts/install images; fi
+	@if grep -q 'vm-firewall' $(TOPOLOGY); then $(root) .venv/bin/testbed images vm-firewall; fi
+
+lab-up: machines ## bring up TOPOLOGY, wait for its probes, prove symmetry, show it
+	$(testbed) up $(TOPOLOGY) --lab $(LAB) --wait 180
 	$(testbed) verify $(LAB) symmetry
 	$(testbed) status $(LAB)
 	@$(testbed) status $(LAB) --json | .venv/bin/python scripts/next_steps.py
@@ -49,14 +63,14 @@ lab-down: venv ## remove LAB
 verify: venv ## check LAB: symmetry, distribution, failover
 	$(testbed) verify $(LAB) symmetry distribution failover
 
-test: .venv/.installed-test ## run every test, those that need root too
+test: .venv/.installed-test docker ## run every test, those that need root too
 	$(root) .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: .venv/.installed-test ## ruff, mypy --strict, shellcheck
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict
-	shellcheck scripts/install .ci/run
+	shellcheck scripts/install scripts/docker .ci/run $$(git ls-files containers | xargs grep -lE "^#!/bin/(ba)?sh")
 
 bench: .venv/.installed-bench ## measure; prints medians and writes results/bench.json
 	$(root) .venv/bin/python -m bench

@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_lab_name(arguments.lab)
     need_rights()
     there = all_labs()
+    if arguments.all or arguments.lab not in there:
+        there = all_labs(ask_engine=True)
     names = there if arguments.all else (arguments.lab,)
     removed = {name: [each.name for each in down(name)] for name in names if name in there}
     if arguments.json:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from testbed.cli.parser import Parser
+    from testbed.plan.model import Plan
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 
@@ -43,12 +44,39 @@ def run(arguments: argparse.Namespace) -> int:
         )
     need_rights()
     plan = load_plan(State(arguments.lab))
+    if arguments.machine != "fabric" and plan.machine(arguments.machine).runtime != "namespace":
+        return _enter(plan, arguments)
     namespace = plan.fabric if arguments.machine == "fabric" else plan.machine(arguments.machine).namespace
     with _readable_errors(arguments.command[0]):
         if not arguments.json:
             return _become(arguments.command, namespace)
         done = run_child(arguments.command, namespace, capture=True)
     print_json({"machine": arguments.machine, "status": done.status, "stdout": done.out, "stderr": done.err})
+    return done.status
+
+
+def _enter(plan: Plan, arguments: argparse.Namespace) -> int:
+    """In a container by its engine; other machines have no way in but SSH."""
+    from testbed.cli.output import print_json
+    from testbed.errors import InputError
+    from testbed.lab.state import State
+    from testbed.runtimes.base import Place
+    from testbed.runtimes.engine_exec import EngineTransport
+    from testbed.runtimes.registry import runtime
+
+    machine = plan.machine(arguments.machine)
+    if machine.runtime != "container":
+        raise InputError(
+            f"{machine.name!r} has a kernel of its own: commands run in it by SSH",
+            fix=f"testbed ssh {plan.lab} {machine.name} -- CMD ...",
+        )
+    transport = runtime(machine.runtime, Place(plan.lab, State(plan.lab).directory)).enter(machine.name)
+    if not isinstance(transport, EngineTransport):
+        raise TypeError(transport)
+    if not arguments.json:
+        return transport.attach(arguments.command)
+    done = transport.capture(arguments.command)
+    print_json({"machine": machine.name, "status": done.status, "stdout": done.out, "stderr": done.err})
     return done.status
 
 

@@ -15,7 +15,7 @@ HELP = "put a fault on a machine, or take all of its faults away"
 EXAMPLE = """\
 testbed fault hub-spoke nva1 probe-down
 testbed fault hub-spoke nva1 --clear"""
-KINDS = ("probe-down", "probe-silent", "crash", "link-down", "freeze")
+KINDS = ("probe-down", "probe-silent", "forwarding-off", "cpu-hog", "crash", "link-down", "freeze", "reboot")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -32,14 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     from testbed.cli.output import print_json
     from testbed.cli.rights import need_rights
-    from testbed.lab import faults
+    from testbed.lab import faults, readiness
     from testbed.lab.state import State
-    from testbed.lab.up import load_plan
+    from testbed.lab.up import load_plan_and_topology
 
     if not arguments.list:
         need_rights()
     state = State(arguments.lab)
-    plan = load_plan(state)
+    plan, topology = load_plan_and_topology(state)
     machine = plan.machine(arguments.machine)
     if arguments.list:
         fitting = [each.value for each in faults.kinds(machine)]
@@ -49,9 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
             print("\n".join(fitting))
         return 0
     if arguments.clear:
-        faults.clear(plan, machine.name)
+        faults.recover(plan, topology, machine.name)
     else:
         faults.inject(plan, machine.name, faults.Kind(arguments.kind))
+        if arguments.kind == faults.Kind.REBOOT and machine.runtime != "container":  # its keeper does it
+            readiness.configure(plan, topology, [machine])
     now = faults.active(state).get(machine.name, [])
     if arguments.json:
         print_json({"machine": machine.name, "faults": now})

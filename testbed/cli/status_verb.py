@@ -52,11 +52,13 @@ def print_status(status: LabStatus) -> None:
     else:
         controller = f"{bad('dead')} (the data plane stays as it was; 'testbed up' starts it again)"
     print(f"lab {plan.lab}, time scale {plan.time_scale:g}, probe controller {controller}")
+    if status.kept and "keeper" not in status.pids:
+        print(f"{bad('keeper dead')}: a container that restarts stays without cables; 'testbed up' starts the keeper")
     if not namespaces.exists(plan.fabric):
         print(f"{bad('namespace gone')}: {plan.fabric}; 'testbed up' makes it again")
     print()
     rows = [_machine_row(machine, status) for machine in plan.machines]
-    print_table(("MACHINE", "NAMESPACE", "ADDRESSES", "PROGRAM", "PID", "FAULTS"), rows)
+    print_table(("MACHINE", "NAMESPACE", "ADDRESSES", "MADE OF", "STATE", "PID", "FAULTS"), rows)
     for rule in plan.rules:
         _print_rule(rule, status)
 
@@ -66,13 +68,14 @@ def _machine_row(machine: Machine, status: LabStatus) -> tuple[str, ...]:
     from testbed.kernel import namespaces
 
     gone = "" if namespaces.exists(machine.namespace) else f" {bad('gone')}"
-    pid = status.pids.get(machine.name)
+    pid, state = status.pids.get(machine.name), status.machines[machine.name]
     return (
         machine.name,
         machine.namespace + gone,
         ", ".join(each.address for each in machine.network_interfaces),
-        machine.program or "-",
-        str(pid) if pid else bad("dead") if machine.program else "-",
+        machine.summary,
+        state.word if state.word in ("running", "idle") else bad(str(state)),
+        str(pid) if pid else "-",
         bad(", ".join(status.faults.get(machine.name, []))) or "-",
     )
 

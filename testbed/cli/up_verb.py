@@ -34,23 +34,41 @@ def add_arguments(parser: Parser) -> None:
         help="factor for all of Azure's times (default: the document's)",
     )
     parser.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, help="wait until every probe is up, at most so many seconds"
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        help="wait until every machine is ready and every probe is up, at most so many seconds",
+    )
+    parser.add_argument("--rollback", action="store_true", help="remove the lab when it is not ready in time")
+    parser.add_argument(
+        "--take-interface",
+        metavar="NIC",
+        action="append",
+        default=[],
+        help="let an external machine have this network interface of the computer, although it carries an address "
+        "or the default route: the computer may lose its network",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Bring it up; exit status 1 when the probes are not up in the time that ``--wait`` gives them."""
+    """Bring it up; exit status 1 when it is not ready in the time that ``--wait`` gives it."""
     from testbed.cli.output import print_json
     from testbed.lab.up import summary, up
     from testbed.plan.describe import title
 
-    outcome = up(arguments.document, lab=arguments.lab, time_scale=arguments.time_scale)
+    outcome = up(
+        arguments.document,
+        lab=arguments.lab,
+        time_scale=arguments.time_scale,
+        taken=arguments.take_interface,
+        say=_say,
+    )
     plan = outcome.plan
     for warning in outcome.warnings:
         print(warning, file=sys.stderr)
     if not arguments.json:
         print(f"lab {plan.lab}: {summary(outcome.changes)}", flush=True)
-    status = _wait(plan, arguments.wait) if arguments.wait is not None else None
+    status = _finish(plan, arguments.wait, rollback=arguments.rollback)
     if arguments.json:
         changes = [f"{change.action} {title(change.object)}" for change in outcome.changes]
         print_json({"lab": plan.lab, "time_scale": plan.time_scale, "changes": len(changes), "applied": changes})
@@ -59,9 +77,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _wait(plan: Plan, patience: float) -> LabStatus:
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _finish(plan: Plan, patience: float | None, *, rollback: bool) -> LabStatus | None:
+    """Configure the machines, and wait for them if that was asked for."""
+    from testbed.errors import TestbedError
+    from testbed.lab.down import down
+
+    try:
+        return _make_ready(plan, patience)
+    except TestbedError as error:
+        if rollback:
+            down(plan.lab)
+            error.fix = f"the lab was removed again (--rollback); {error.fix}".removesuffix("; ")
+        else:
+            stays = f"the lab stays up; look at it: testbed status {plan.lab}"
+            error.fix = f"{stays}; {error.fix}" if error.fix else stays
+        raise
+
+
+def _make_ready(plan: Plan, patience: float | None) -> LabStatus | None:
+    import time
+
     from testbed.errors import DeadlineError, VerdictError
+    from testbed.lab import readiness
+    from testbed.lab.state import State
     from testbed.lab.status import wait_until_healthy
+    from testbed.lab.up import load_plan_and_topology
 
     said: set[str] = set()
 
@@ -70,13 +114,23 @@ def _wait(plan: Plan, patience: float) -> LabStatus:
             line = f"waiting for {each.machine} {each.address}: {each.detail or 'not probed yet'}"
             if line not in said:
                 said.add(line)
-                print(line, file=sys.stderr)
+                _say(line)
 
+    configured = any(machine.document and machine.document.configure for machine in plan.machines)
+    if patience is None and not configured:
+        return None
     try:
-        return wait_until_healthy(plan, seconds=patience, say=say if sys.stderr.isatty() else None)
+        if configured:
+            topology = load_plan_and_topology(State(plan.lab))[1]
+            readiness.configure(plan, topology, seconds=patience, say=_say)
+        if patience is None:
+            return None
+        deadline = time.monotonic() + patience
+        readiness.wait_until_ready(plan, seconds=patience, say=_say)
+        left = max(deadline - time.monotonic(), 0.0)
+        return wait_until_healthy(plan, seconds=left, say=say if sys.stderr.isatty() else None)
     except DeadlineError as error:
-        fix = f"the lab stays up; look at it: testbed status {plan.lab}"
-        raise VerdictError(error.message, fix=fix) from error
+        raise VerdictError(error.message, fix=error.fix) from error
 
 
 def _print_summary(plan: Plan, status: LabStatus | None) -> None:

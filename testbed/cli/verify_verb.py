@@ -19,7 +19,7 @@ testbed verify hub-spoke
 testbed verify hub-spoke failover --fault probe-down --machine nva1"""
 #: As the lab names them; a test compares. What would tell them is too slow to import for --help.
 CHECKS = ("symmetry", "distribution", "failover")
-FAULTS = ("probe-down", "probe-silent", "crash", "link-down", "freeze")
+FAULTS = ("probe-down", "probe-silent", "forwarding-off", "cpu-hog", "crash", "link-down", "freeze", "reboot")
 
 
 def check(text: str) -> str:
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from testbed.cli.output import print_json
     from testbed.cli.rights import need_rights
     from testbed.cli.verdicts import print_verdicts
+    from testbed.lab.diagnosis import diagnose
     from testbed.lab.faults import Kind
     from testbed.lab.state import State
     from testbed.lab.up import load_plan_and_topology
@@ -74,10 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     reports = verify(plan, topology, arguments.checks or CHECKS, options, say)
     passed = all(each.check.verdict == "pass" for each in reports)
+    diagnostics = {} if passed else diagnose(plan)
     if arguments.json:
         checks = [each.to_json() for each in reports]
         verdict = "pass" if passed else "fail"
-        print_json({"lab": plan.lab, "time_scale": plan.time_scale, "verdict": verdict, "checks": checks})
+        document = {"lab": plan.lab, "time_scale": plan.time_scale, "verdict": verdict, "checks": checks}
+        print_json({**document, "diagnostics": diagnostics} if diagnostics else document)
     else:
         print_verdicts(plan, reports, fault=arguments.fault)
+        for name, text in diagnostics.items():
+            print(f"diagnostics of {name}:")
+            print("".join(f"  {line}\n" for line in text.splitlines()), end="")
     return 0 if passed else 1

@@ -16,12 +16,15 @@ import sys
 from pathlib import Path
 
 from testbed.errors import MachineError
-from testbed.kernel import namespaces, nft
+from testbed.kernel import devices, namespaces, nft
 from testbed.kernel.netlink import Netlink, RouteEntry, RuleEntry
 
 __all__ = [
     "DEVICE",
+    "accelerator",
+    "engine_answers",
     "kernel_version",
+    "macvlan",
     "mark_routing",
     "named_namespace",
     "nft_library",
@@ -31,6 +34,7 @@ __all__ = [
     "rights",
     "socket_mark",
     "sysctls",
+    "tap",
     "tool",
     "veth",
 ]
@@ -84,6 +88,36 @@ def veth(name: str) -> str:
         netlink.set_link(DEVICE, up=True)
         netlink.set_link("probe1", up=True)
     return "made a pair"
+
+
+def macvlan(name: str) -> str:
+    """A macvlan on one end of the cable, the way to machines outside."""
+    with namespaces.entered(name), Netlink() as netlink:
+        netlink.add_macvlan("probe2", "probe1", "02:00:00:00:00:02", namespaces.path(name))
+    return "made one"
+
+
+def tap(name: str) -> str:
+    """A tap, which a virtual machine's network interface is made of."""
+    with namespaces.entered(name):
+        devices.add_tap("probe3")
+    return "/dev/net/tun"
+
+
+def engine_answers() -> str:
+    """The container engine answers, and says what it is."""
+    from testbed.images.engine import address, engine
+
+    version = engine().version()
+    return f"{version['Platform']['Name'] or 'Docker'} {version['Version']} at {address()}".strip()
+
+
+def accelerator() -> str:
+    """What virtual machines get: KVM where a smallest guest really runs with it, else emulation, which always is."""
+    from testbed.runtimes.accelerator import why_no_kvm
+
+    reason = why_no_kvm()
+    return f"emulation (with KVM no guest starts: {reason})" if reason else "KVM"
 
 
 def sysctls(name: str) -> str:

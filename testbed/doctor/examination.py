@@ -13,6 +13,7 @@ from testbed.doctor.nft_features import NFT_FEATURES
 from testbed.doctor.report import Capability, Report
 from testbed.errors import TestbedError
 from testbed.kernel import namespaces
+from testbed.runtimes.accelerator import QEMU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ __all__ = ["Check", "examine"]
 
 _LABS = "every lab"
 _CLIENTS = "tests with real clients"
+_MACHINES = "virtual machines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,23 @@ def _inside(name: str) -> Iterator[Check]:
     yield Check("nftables", _LABS, partial(attempts.nft_library, name), "apt-get install nftables")
     for feature in NFT_FEATURES:
         attempt = partial(attempts.nft_text, name, feature.text)
-        yield Check(feature.name, feature.needed_for, attempt, f"kernel option {feature.option}")
+        fix = f"kernel option {feature.option}"
+        yield Check(feature.name, feature.needed_for, attempt, fix, required=feature.required)
     yield Check(
         "policy routing",
         _LABS,
         partial(attempts.mark_routing, name),
         "kernel option CONFIG_IP_MULTIPLE_TABLES",
+    )
+    yield Check(
+        "macvlan",
+        "external machines by parent",
+        partial(attempts.macvlan, name),
+        "kernel option CONFIG_MACVLAN (modprobe macvlan)",
+        required=False,
+    )
+    yield Check(
+        "taps", _MACHINES, partial(attempts.tap, name), "kernel option CONFIG_TUN (modprobe tun)", required=False
     )
     yield Check("packet rings", "verify", partial(attempts.packet_ring, name), "kernel option CONFIG_PACKET")
     yield Check("socket marks", "health probes", partial(attempts.socket_mark, name), "CAP_NET_ADMIN")
@@ -82,6 +95,20 @@ def _programs() -> Iterator[Check]:
     for program, package, needed_for in packages:
         attempt = partial(attempts.tool, program)
         yield Check(program, needed_for, attempt, f"apt-get install {package}", required=False)
+
+
+def _runtimes() -> Iterator[Check]:
+    yield Check(
+        "container engine",
+        "containers",
+        attempts.engine_answers,
+        "install and start it: make docker (with an init system: systemctl start docker)",
+        required=False,
+    )
+    for program, package in ((QEMU, "qemu-system-x86"), ("qemu-img", "qemu-utils")):
+        attempt = partial(attempts.tool, program)
+        yield Check(program, _MACHINES, attempt, f"apt-get install {package}", required=False)
+    yield Check("accelerator", _MACHINES, attempts.accelerator, "give this computer /dev/kvm", required=False)
 
 
 def _try(check: Check) -> Capability:
@@ -127,5 +154,5 @@ def examine() -> Report:
     finally:
         if namespaces.exists(name):
             namespaces.delete(name)
-    found += [_try(check) for check in _programs()]
+    found += [_try(check) for check in (*_runtimes(), *_programs())]
     return Report(tuple(found))

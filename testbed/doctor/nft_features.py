@@ -15,6 +15,7 @@ class NftFeature:
     needed_for: str
     option: str
     text: str
+    required: bool = True
 
 
 NFT_FEATURES = (
@@ -145,5 +146,33 @@ NFT_FEATURES = (
           }
         }
         """,
+    ),
+    NftFeature(
+        "nftables forwarding of frames",
+        "virtual machines, and machines outside",
+        "CONFIG_NFT_FWD_NETDEV",
+        """
+        table netdev wire {
+          chain in {
+            type filter hook ingress device {device} priority filter
+            fwd to {device}
+          }
+        }
+        """,
+        required=False,
+    ),
+    NftFeature(
+        "nftables reject on ingress",
+        "fault probe-down of containers, virtual machines and machines outside",
+        "CONFIG_NFT_REJECT_NETDEV",
+        """
+        table netdev refusing {
+          chain in {
+            type filter hook ingress device {device} priority -100
+            tcp dport 80 reject with tcp reset
+          }
+        }
+        """,
+        required=False,
     ),
 )

@@ -89,10 +89,8 @@ def _frontend_id(place: FrontendPlace) -> str:
 def _interface(place: InterfacePlace) -> Item:
     machine = place.machine
     several = len(machine.network_interfaces) > 1
-    program = machine.runtime.program.value if machine.runtime.program else "idle"
-    standby = ", standby" if machine.runtime.standby_of else ""
     title = f"{machine.name} eth{place.location[-1]}" if several else machine.name
-    lines = (str(place.interface.private_ip_address), program + standby)
+    lines = (str(place.interface.private_ip_address), machine.runtime.summary)
     return Item(_interface_id(place), "machine", title, lines)
 
 

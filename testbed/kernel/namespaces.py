@@ -21,11 +21,12 @@ from testbed.errors import LabError, MachineError
 from testbed.kernel.netlink import Netlink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "NETNS_DIRECTORY",
     "OwnedNamespace",
+    "adopt",
     "create",
     "delete",
     "enter",
@@ -143,14 +144,36 @@ def create(name: str, lab: str) -> None:
     Raises:
         LabError: The name is taken, or the kernel refuses.
     """
-    _prepare_directory()
     if exists(name):
         raise LabError(f"network namespace {name!r} already exists", fix=f"look at it: ip netns pids {name}")
+    _name(name, lab, lambda: _check(_libc.unshare(_CLONE_NEWNET), f"make network namespace {name!r}"))
+
+
+def adopt(name: str, lab: str, pid: int) -> None:
+    """Give the namespace of a process a name, and mark it as owned by ``lab``; the name's earlier meaning is lost.
+
+    Raises:
+        LabError: The process has ended, or the kernel refuses.
+    """
+    try:
+        target = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise LabError(f"process {pid} of network namespace {name!r} has ended") from error
+    try:
+        delete(name)
+        _name(name, lab, lambda: _check(_libc.setns(target, _CLONE_NEWNET), f"enter the namespace of process {pid}"))
+    finally:
+        os.close(target)
+
+
+def _name(name: str, lab: str, go: Callable[[], None]) -> None:
+    """Mark and mount the namespace that ``go`` brings a thread into."""
+    _prepare_directory()
     failure: list[BaseException] = []
 
     def make() -> None:
         try:
-            _check(_libc.unshare(_CLONE_NEWNET), f"make network namespace {name!r}")
+            go()
             with Netlink() as netlink:
                 netlink.mark_loopback(_OWNER + lab)
             path(name).write_text(_OWNER + lab)

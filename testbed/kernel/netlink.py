@@ -28,15 +28,24 @@ _STATIC = 4  # RTPROT_STATIC
 _TO_TABLE = 1  # FR_ACT_TO_TBL
 _SCOPE_LINK, _SCOPE_NOWHERE = 253, 255  # RT_SCOPE_*
 _UP = 1  # IFF_UP
+_MAIN_TABLE = 254  # RT_TABLE_MAIN
 _APPEND = 0x800  # NLM_F_APPEND
 _NEWLINK, _GETLINK, _NEWLINKPROP = 16, 18, 108  # RTM_*; what removes is one more than what makes
 _NEWADDR, _GETADDR = 20, 22
 _NEWROUTE, _GETROUTE = 24, 26
 _NEWNEIGH, _GETNEIGH = 28, 30
 _NEWRULE, _GETRULE = 32, 34
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 1, 3, 4, 18, 20  # linux/if_link.h
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_IFALIAS = (
+    1,
+    3,
+    4,
+    5,
+    18,
+    20,
+)  # linux/if_link.h
 _IFLA_NET_NS_FD, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 28, 52, 53
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
+_MACVLAN_MODE, _MACVLAN_PRIVATE = 1, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2  # linux/if_addr.h
 _NDA_DST, _NDA_LLADDR = 1, 2  # linux/neighbour.h
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15  # linux/rtnetlink.h
@@ -58,6 +67,7 @@ class Link:
     mtu: int
     up: bool
     altnames: tuple[str, ...]
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +161,8 @@ class Netlink:
             altnames = tuple(data.rstrip(b"\0").decode() for kind, data in properties if kind == _IFLA_ALT_IFNAME)
             name = values[_IFLA_IFNAME].rstrip(b"\0").decode()
             mac = values.get(_IFLA_ADDRESS, b"").hex(":")
-            found.append(Link(index, name, mac, _number(values[_IFLA_MTU]), bool(flags & _UP), altnames))
+            alias = values.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace")
+            found.append(Link(index, name, mac, _number(values[_IFLA_MTU]), bool(flags & _UP), altnames, alias))
         return tuple(found)
 
     def add_veth(self, name: str, mac: str, mtu: int, peer_namespace: Path, peer_name: str, peer_mac: str) -> None:
@@ -169,6 +180,39 @@ class Netlink:
             self._change(f"make veth {name!r}", _NEWLINK, CREATE | EXCL, body)
         finally:
             os.close(peer)
+
+    def add_macvlan(self, name: str, parent: str, mac: str, namespace: Path) -> None:
+        """Make a macvlan in a named namespace, on a link of this one; other macvlans of it stay out of its sight."""
+        target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            mode = nested(_IFLA_INFO_DATA, attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_PRIVATE)))
+            body = (
+                bytes(_LINK.size)
+                + attribute(_IFLA_IFNAME, _text(name))
+                + attribute(_IFLA_ADDRESS, _mac(mac))
+                + attribute(_IFLA_LINK, struct.pack("=I", self.index(parent)))
+                + attribute(_IFLA_NET_NS_FD, struct.pack("=I", target))
+                + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, b"macvlan"), mode)
+            )
+            self._change(f"make macvlan {name!r} on {parent!r}", _NEWLINK, CREATE | EXCL, body)
+        finally:
+            os.close(target)
+
+    def move(self, name: str, namespace: Path | str, new_name: str) -> None:
+        """Move a link into another namespace, where it has another name."""
+        target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            body = _LINK.pack(0, 0, self.index(name), 0, 0) + attribute(_IFLA_IFNAME, _text(new_name))
+            body += attribute(_IFLA_NET_NS_FD, struct.pack("=I", target))
+            self._change(f"move link {name!r}", _NEWLINK, 0, body)
+        finally:
+            os.close(target)
+        self._indexes.pop(name, None)
+
+    def set_alias(self, name: str, alias: str) -> None:
+        """Write an alias on a link, or take it away."""
+        body = _LINK.pack(0, 0, self.index(name), 0, 0) + attribute(_IFLA_IFALIAS, alias.encode())
+        self._change(f"write on link {name!r}", _NEWLINK, 0, body)
 
     def add_altname(self, name: str, altname: str) -> None:
         """Give a link a second, longer name."""
@@ -246,6 +290,16 @@ class Netlink:
                     link=names.get(_number(values[_RTA_OIF])) if _RTA_OIF in values else None,
                 )
             )
+        return tuple(found)
+
+    def default_links(self, names: Mapping[int, str]) -> tuple[str, ...]:
+        """Links that a default route of the main table leads to, whoever set it."""
+        found = []
+        for each in self._dump("list routes", _GETROUTE, _ROUTE.pack(socket.AF_INET, *bytes(7), 0)):
+            length, table = _ROUTE.unpack_from(each)[1], _ROUTE.unpack_from(each)[4]
+            values = dict(parse(each[_ROUTE.size :]))
+            if length == 0 and table == _MAIN_TABLE and _RTA_OIF in values:
+                found.append(names.get(_number(values[_RTA_OIF]), "?"))
         return tuple(found)
 
     def route(self, action: str, entry: RouteEntry) -> None:

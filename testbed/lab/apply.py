@@ -6,14 +6,15 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from testbed.errors import LabError, TestbedError
-from testbed.kernel import namespaces, nft, processes, sysctl
+from testbed.kernel import devices, namespaces, nft, processes, sysctl
 from testbed.kernel.netlink import Netlink, RouteEntry, RuleEntry
-from testbed.lab import controller
+from testbed.lab import controller, keeping
 from testbed.lab.state import Running
-from testbed.nodes import launcher
 from testbed.plan import objects
 from testbed.plan.describe import title
 from testbed.plan.replacement import replacement
+from testbed.runtimes.base import Place
+from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from testbed.lab.state import State
     from testbed.plan.model import Plan
     from testbed.plan.objects import KernelObject
+    from testbed.runtimes.base import Runtime
 
 __all__ = ["Applier", "remove_namespaces"]
 
@@ -52,21 +54,22 @@ class Applier:
         self._stack.close()
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Carry out the changes in order; programs that follow each other are started together.
+        """Carry out the changes in order; instances of one runtime that follow each other are started together.
 
         Raises:
             LabError: A step failed; the note on it says which. What was done before it stays done.
         """
-        waiting: list[objects.Program] = []
+        waiting: list[objects.Instance] = []
         for change in changes:
             self._checkpoint(change)
-            if change.action == "add" and isinstance(change.object, objects.Program):
-                waiting.append(change.object)
-                continue
-            if waiting:
+            starts = change.object if change.action == "add" and isinstance(change.object, objects.Instance) else None
+            if waiting and (starts is None or starts.runtime != waiting[0].runtime):
                 self._start(waiting)
                 waiting = []
-            self._carry_out(change)
+            if starts is not None:
+                waiting.append(starts)
+            else:
+                self._carry_out(change)
         if waiting:
             self._start(waiting)
 
@@ -83,7 +86,7 @@ class Applier:
                 self._netlinks[namespace] = self._stack.enter_context(Netlink())
         return self._netlinks[namespace]
 
-    def _add(self, thing: KernelObject) -> None:  # noqa: C901 - one line per kind of object
+    def _add(self, thing: KernelObject) -> None:  # noqa: C901, PLR0912 - one line per kind of object
         match thing:
             case objects.Namespace():
                 namespaces.create(thing.namespace, self._plan.lab)
@@ -104,20 +107,29 @@ class Applier:
                 self._netlink(thing.namespace).rule("add", _rule(thing))
             case objects.Ruleset():
                 self._load(thing)
-            case objects.Program():
+            case objects.Instance():
                 self._start([thing])
             case objects.Controller():
                 controller.start(self._plan, self._state, thing.config)
+            case objects.Keeper():
+                keeping.start(self._plan, self._state, thing.config)
+            case objects.Tap() | objects.Macvlan() | objects.MovedLink() | objects.NoChecksumOffload():
+                self._add_device(thing)
 
-    def _remove(self, thing: KernelObject) -> None:  # noqa: C901 - one line per kind of object
+    def _remove(self, thing: KernelObject) -> None:  # noqa: C901, PLR0912 - one line per kind of object
         match thing:
             case objects.Namespace():
-                if (netlink := self._netlinks.pop(thing.namespace, None)) is not None:
-                    netlink.close()
+                self._forget(thing.namespace)
                 remove_namespaces(each for each in namespaces.owned(self._plan.lab) if each.name == thing.namespace)
             case objects.Sysctl() | objects.LinkUp():
                 pass  # goes with its namespace or cable
-            case objects.Veth():
+            case objects.MovedLink():
+                self._forget(thing.namespace)
+                devices.send_home(thing.namespace)
+            case objects.NoChecksumOffload():
+                with namespaces.entered(thing.namespace):
+                    devices.set_checksum_offload(thing.link, on=True)
+            case objects.Veth() | objects.Tap() | objects.Macvlan():
                 self._netlink(thing.namespace).delete_link(thing.name)
             case objects.Address():
                 self._netlink(thing.namespace).address("del", thing.link, thing.address)
@@ -129,10 +141,12 @@ class Applier:
                 self._netlink(thing.namespace).rule("del", _rule(thing))
             case objects.Ruleset():
                 self._unload(thing)
-            case objects.Program():
-                self._stop(thing.machine)
+            case objects.Instance():
+                self._stop(thing)
             case objects.Controller():
                 controller.stop(self._state)
+            case objects.Keeper():
+                keeping.stop(self._state)
 
     def _add_cable(self, veth: objects.Veth) -> None:
         netlink = self._netlink(veth.namespace)
@@ -140,12 +154,35 @@ class Applier:
         netlink.add_veth(veth.name, veth.mac, veth.mtu, peer, veth.peer_name, veth.peer_mac)
         netlink.add_altname(veth.name, veth.altname)
         netlink.set_link(veth.name, up=True)
-        stale = self._netlinks.pop(veth.peer_namespace, None)  # it may remember the index of an earlier cable
-        if stale is not None:
-            stale.close()
+        self._forget(veth.peer_namespace)  # it may remember the index of an earlier cable
+
+    def _add_device(self, thing: objects.Tap | objects.Macvlan | objects.MovedLink | objects.NoChecksumOffload) -> None:
+        self._forget(thing.namespace)
+        match thing:
+            case objects.Tap():
+                with namespaces.entered(thing.namespace):
+                    devices.add_tap(thing.name)
+            case objects.Macvlan():
+                with Netlink() as netlink:
+                    netlink.add_macvlan(thing.name, thing.parent, thing.mac, namespaces.path(thing.namespace))
+                    netlink.set_link(thing.parent, up=True)
+            case objects.MovedLink():
+                devices.take(thing.interface, thing.namespace, thing.name)
+            case objects.NoChecksumOffload():
+                with namespaces.entered(thing.namespace):
+                    devices.set_checksum_offload(thing.link, on=False)
+
+    def _forget(self, namespace: str) -> None:
+        """Drop what is remembered of a namespace: it is another one now, or has other links."""
+        if (netlink := self._netlinks.pop(namespace, None)) is not None:
+            netlink.close()
 
     def _load(self, ruleset: objects.Ruleset) -> None:
         """Replace the rules; members that are eligible stay so, and no packet meets a gap."""
+        if ruleset.namespace != self._plan.fabric:
+            with namespaces.entered(ruleset.namespace):
+                nft.run(nft.replacing(ruleset.text, ruleset.tables))
+            return
         with namespaces.entered(ruleset.namespace):
             filled = self._eligible_now() if self._plan.rules else ""
             loaded = self._state.ruleset() if "table ip testbed" in nft.run("list tables").splitlines() else None
@@ -166,35 +203,34 @@ class Applier:
         with namespaces.entered(ruleset.namespace):
             nft.run(nft.replacing("", ruleset.tables))
 
-    def _start(self, programs: list[objects.Program]) -> None:
-        for each in programs:
-            self._stop(each.machine)  # one that lives in a namespace that was replaced
-        logs = self._state.directory
-        started = launcher.launch(
-            [
-                launcher.ProgramSpec(
-                    each.namespace, each.machine, each.kind, each.config, str(logs / f"{each.machine}.log")
-                )
-                for each in programs
-            ]
-        )
+    def _runtime(self, kind: str) -> Runtime:
+        return runtime(kind, Place(self._plan.lab, self._state.directory))
+
+    def _start(self, instances: list[objects.Instance]) -> None:
+        """Start instances of one runtime; what is left of earlier ones is ended first."""
+        known = self._state.running()
+        processes.end(known[each.machine].process for each in instances if each.machine in known)
+        for each in instances:
+            self._forget(each.namespace)
+        started = self._runtime(instances[0].runtime).start(instances)
         self._state.remember(
-            {
-                program.machine: Running(processes.Process(each.pid, each.start_time), program.kind, program.config)
-                for each, program in zip(started, programs, strict=True)
-            }
+            {each.machine: Running(started[each.machine], each.kind, each.config) for each in instances}
         )
 
-    def _stop(self, machine: str) -> None:
+    def _stop(self, instance: objects.Instance) -> None:
+        self._forget(instance.namespace)
         running = self._state.running()
-        if (entry := running.pop(machine, None)) is not None:
-            processes.end([entry.process])
-            self._state.write_running(running)
+        entry = running.pop(instance.machine, None)
+        self._runtime(instance.runtime).stop(instance.machine, entry.process if entry else None)
+        self._state.write_running(running)
 
 
 def remove_namespaces(owned: Iterable[namespaces.OwnedNamespace]) -> None:
-    """Remove namespaces and whatever runs in them."""
+    """Remove namespaces and whatever runs in them; network interfaces of the computer go back to it."""
     doomed = tuple(owned)
+    for each in doomed:
+        if each.mounted:
+            devices.send_home(each.name)
     inodes = [namespaces.inode(each.name) for each in doomed if each.mounted]
     processes.end(processes.inside(inodes))
     for each in doomed:

@@ -28,24 +28,32 @@ def _depends(thing: KernelObject, other: KernelObject) -> bool:
     match other:
         case objects.Veth():
             return _hangs_on(thing, other)
+        case objects.Tap() | objects.Macvlan() | objects.MovedLink():
+            mine = (thing.namespace, getattr(thing, "link", None)) == (other.namespace, other.name)
+            return mine or (isinstance(thing, objects.Ruleset) and thing.namespace == other.namespace)
+        case objects.Namespace() | objects.Instance():
+            stays = objects.Namespace | objects.Instance | objects.Veth | objects.MovedLink
+            return _brings(other) and thing.namespace == other.namespace and not isinstance(thing, stays)
         case objects.Address():  # a gateway is no longer reachable without the subnet
             return isinstance(thing, objects.Route) and (thing.namespace, thing.link) == (other.namespace, other.link)
     return False
 
 
+def _brings(thing: KernelObject) -> bool:
+    """Whether a network namespace comes and goes with it."""
+    return isinstance(thing, objects.Namespace) or (isinstance(thing, objects.Instance) and thing.brings_namespace)
+
+
 def _hangs_on(thing: KernelObject, veth: objects.Veth) -> bool:
     ends = {(veth.namespace, veth.name), (veth.peer_namespace, veth.peer_name)}
     match thing:
-        case objects.LinkUp() | objects.Address() | objects.Neighbor() | objects.Route():
+        case objects.LinkUp() | objects.Address() | objects.Neighbor() | objects.Route() | objects.NoChecksumOffload():
             return (thing.namespace, thing.link) in ends
+        case objects.Ruleset():  # of a wire: it hangs on both ends
+            return thing.namespace == veth.peer_namespace
         case objects.Sysctl():
             return thing.namespace == veth.namespace and f".{veth.name}." in thing.key
     return False
-
-
-def _vanishes(thing: KernelObject, gone: set[str]) -> bool:
-    """Whether ``thing`` needs no step of its own, because its namespace goes anyway."""
-    return thing.namespace in gone and not isinstance(thing, objects.Namespace | objects.Program | objects.Veth)
 
 
 def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) -> tuple[Change, ...]:
@@ -56,20 +64,20 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     wanted, present = tuple(wanted), tuple(present)
     keep = set(wanted)
     removed = [each for each in present if each not in keep]
-    holders = [each for each in removed if isinstance(each, objects.Veth | objects.Address)]
-    dropped = {each for each in present if any(_depends(each, holder) for holder in holders)}
-    have = set(present) - dropped
-    if any(isinstance(each, objects.Ruleset) and each not in have for each in wanted):
-        # The controller writes to the tables: it must not run while they are replaced.
-        controllers = [each for each in have if isinstance(each, objects.Controller) and each in keep]
-        removed += controllers
-        have -= set(controllers)
-    gone = {each.namespace for each in removed if isinstance(each, objects.Namespace)}
+    gone = {each.namespace for each in removed if _brings(each)}
+    removed += [
+        each for each in present if each in keep and isinstance(each, objects.Veth) and each.peer_namespace in gone
+    ]
+    dropped = {each for each in present if any(_depends(each, holder) for holder in removed)}
+    have = set(present) - dropped - set(removed)
+    replacing = {each.namespace for each in wanted if isinstance(each, objects.Ruleset) and each not in have}
+    # The controller writes to the fabric's tables: it must not run while they are replaced.
+    controllers = [each for each in have if isinstance(each, objects.Controller) and each.namespace in replacing]
+    removed += controllers
+    have -= set(controllers)
     replaced = {each.namespace for each in wanted if isinstance(each, objects.Ruleset)}
     takedown = [
-        Change("remove", each)
-        for each in reversed(removed)
-        if not (_vanishes(each, gone) or each in dropped or _replaced(each, replaced))
+        Change("remove", each) for each in reversed(removed) if not (each in dropped or _replaced(each, replaced))
     ]
     return (*takedown, *(Change("add", each) for each in wanted if each not in have))
 

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from testbed.errors import LabError, MachineError
 from testbed.kernel import namespaces, processes
 from testbed.lab.apply import remove_namespaces
 from testbed.lab.state import State, labs, locked
+from testbed.runtimes.base import DISKS
 
 if TYPE_CHECKING:
     from testbed.kernel.namespaces import OwnedNamespace
 
-__all__ = ["all_labs", "down", "remove"]
+__all__ = ["all_labs", "down", "remove", "remove_leftovers"]
 
 
-def all_labs() -> tuple[str, ...]:
-    """Every lab on this machine: those with state and those that only left namespaces."""
-    return tuple(sorted({*labs(), *(each.lab for each in namespaces.owned())}))
+def all_labs(*, ask_engine: bool = False) -> tuple[str, ...]:
+    """Every lab on this machine: those with state and those that only left namespaces or disks.
+
+    With ``ask_engine`` also those that only left containers; that takes half a second where there is an engine.
+    """
+    disks = [each.name for each in DISKS.iterdir()] if DISKS.is_dir() else []
+    containers = _labs_with_containers() if ask_engine else ()
+    return tuple(sorted({*labs(), *(each.lab for each in namespaces.owned()), *disks, *containers}))
+
+
+def _labs_with_containers() -> tuple[str, ...]:
+    if not _engine_expected():
+        return ()
+    from testbed.runtimes.container import labs_with_containers
+
+    with suppress(MachineError):  # then nobody can tell
+        return labs_with_containers()
+    return ()
+
+
+def _engine_expected() -> bool:
+    """Whether this computer has an engine that could hold containers, at a glance."""
+    return "DOCKER_HOST" in os.environ or Path("/var/run/docker.sock").exists()
 
 
 def down(lab: str) -> tuple[OwnedNamespace, ...]:
     """Remove a lab and return the namespaces it had. A lab that is not there is fine: nothing is removed.
 
-    What the lab owns is known by the mark its namespaces carry; nothing else is touched.
+    What the lab owns is known by the mark its namespaces and containers carry; nothing else is touched.
+
+    Raises:
+        LabError: Containers are left, because the engine does not answer; all the rest is gone.
     """
     with locked(lab):
         return remove(lab)
@@ -34,7 +62,45 @@ def remove(lab: str) -> tuple[OwnedNamespace, ...]:
     state = State(lab)
     owned = namespaces.owned(lab)
     with suppress(ValueError):  # damaged: then the namespaces say who belongs to the lab
+        processes.end(state.running()[name].process for name in ("keeper", "controller") if name in state.running())
+    # Containers and virtual machines end with their namespaces, whether an engine answers or not.
+    containers = _has_containers(state)
+    if containers and _engine_expected():
+        with suppress(LabError, MachineError):
+            remove_leftovers(lab, containers=True)
+            containers = False
+    with suppress(ValueError):
         processes.end(each.process for each in state.running().values())
     remove_namespaces(owned)
+    remove_leftovers(lab, containers=False)
+    if containers:
+        fix = f"start the engine ('make docker'), then: testbed down {lab}"
+        raise LabError(
+            f"the containers of lab {lab!r} were ended, but the engine that keeps their files does not answer", fix=fix
+        )
     state.remove()
     return owned
+
+
+def _has_containers(state: State) -> bool:
+    """Whether the lab has containers; without its state, whether it may have some."""
+    try:
+        document = (state / "topology.yaml").read_text()
+    except OSError:
+        return _engine_expected()
+    return "container" in document
+
+
+def remove_leftovers(lab: str, *, containers: bool) -> None:
+    """Remove the disks of a lab's virtual machines, and its containers.
+
+    Raises:
+        MachineError: There are containers to be removed, and the engine does not answer.
+    """
+    shutil.rmtree(DISKS / lab, ignore_errors=True)
+    with suppress(OSError):
+        DISKS.rmdir()
+    if containers:
+        from testbed.runtimes.container import remove_containers
+
+        remove_containers(lab)

@@ -3,50 +3,51 @@
 ==============  ==============================================================  =========
 kind            what happens                                                    data path
 ==============  ==============================================================  =========
-probe-down      the responder answers 503 to HTTP probes                        lives
+probe-down      HTTP probes get 503, or probes are refused                      lives
 probe-silent    probes get no answer at all                                     lives
-crash           the program is killed; the machine forwards no more             dies
-link-down       the machine's network interfaces are down                       dies
-freeze          the program is stopped and nothing gets in or out               dies
+forwarding-off  what is not for the machine itself is lost                      dies
+cpu-hog         its processors are busy with something else                     lives
+crash           it loses its power                                              dies
+link-down       its network interfaces are down                                 dies
+freeze          it is stopped and nothing gets in or out                        dies
+reboot          it is reset, and comes back by itself                           dies
 ==============  ==============================================================  =========
+
+What concerns packets is done on the machine's wire, before the machine sees them, and so for every kind of machine
+in the same way: an nftables table on the ingress of its network interfaces, written anew from the faults in force.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from testbed.errors import InputError, LabError
-from testbed.kernel import conntrack, namespaces, nft, processes, sysctl
+from testbed.kernel import namespaces, nft
 from testbed.kernel.netlink import Netlink
-from testbed.lab.apply import Applier
-from testbed.lab.changes import difference
-from testbed.lab.observe import observe
-from testbed.lab.state import State
+from testbed.lab import hogs, readiness
+from testbed.lab.healing import heal
+from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
+from testbed.plan.ruleset import PROBE_SOURCE
 from testbed.probes import events
+from testbed.runtimes.base import Place
+from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
-    from testbed.plan.model import Machine, Plan
+    from collections.abc import Iterable
 
-__all__ = ["Kind", "active", "clear", "heal", "inject", "kinds"]
+    from testbed.kernel.processes import Process
+    from testbed.plan.model import Machine, Plan
+    from testbed.runtimes.base import Runtime
+    from testbed.topology.model import Topology
+
+__all__ = ["Kind", "active", "clear", "inject", "kinds", "recover", "unplug", "wire_rules", "write_wire"]
 
 _FILE = "faults.json"
-_FROZEN_TABLE = ("inet testbed_fault",)
-_FROZEN = """\
-table inet testbed_fault {
-  chain in {
-    type filter hook prerouting priority -450; policy drop;
-  }
-  chain out {
-    type filter hook output priority -450; policy drop;
-  }
-}
-"""
+_WIRE_TABLE = ("netdev testbed_fault",)
 
 
 class Kind(StrEnum):
@@ -54,21 +55,40 @@ class Kind(StrEnum):
 
     PROBE_DOWN = "probe-down"
     PROBE_SILENT = "probe-silent"
+    FORWARDING_OFF = "forwarding-off"
+    CPU_HOG = "cpu-hog"
     CRASH = "crash"
     LINK_DOWN = "link-down"
     FREEZE = "freeze"
+    REBOOT = "reboot"
 
     @property
     def data_path_dies(self) -> bool:
         """Whether packets of established flows stop as well."""
-        return self in (Kind.CRASH, Kind.LINK_DOWN, Kind.FREEZE)
+        return self not in (Kind.PROBE_DOWN, Kind.PROBE_SILENT, Kind.CPU_HOG)
+
+    @property
+    def probe_notices(self) -> bool:
+        """Whether a probe is sure to fail."""
+        return self not in (Kind.FORWARDING_OFF, Kind.CPU_HOG, Kind.REBOOT)
+
+
+_ON_THE_WIRE = (Kind.PROBE_DOWN, Kind.PROBE_SILENT, Kind.FORWARDING_OFF, Kind.LINK_DOWN, Kind.FREEZE)
 
 
 def kinds(machine: Machine) -> tuple[Kind, ...]:
     """The faults that fit a machine."""
-    if machine.program is None:
-        return (Kind.LINK_DOWN, Kind.FREEZE)
-    return tuple(Kind)
+    wire = [kind for kind in _ON_THE_WIRE if _probed(machine) or not kind.value.startswith("probe")]
+    if machine.runs:
+        wire += [Kind.CRASH, Kind.REBOOT]
+    if machine.runtime != "external" and (machine.runtime != "vm" or hogs.reachable(machine)):
+        wire.append(Kind.CPU_HOG)
+    return tuple(kind for kind in Kind if kind in wire)
+
+
+def _probed(machine: Machine) -> bool:
+    """Whether there are probes to answer: of a program's own faults, or of the pools it is in."""
+    return machine.program is not None or any(each.backend_address_pools for each in machine.network_interfaces)
 
 
 def active(state: State) -> dict[str, list[str]]:
@@ -79,10 +99,60 @@ def active(state: State) -> dict[str, list[str]]:
     return {}
 
 
-def _remember(state: State, machine: str, faults: list[str]) -> None:
+def _remember(state: State, machine: str, faults: Iterable[str]) -> None:
     known = active(state)
-    known[machine] = faults
+    known[machine] = sorted(faults)
     state.write(_FILE, json.dumps({name: each for name, each in known.items() if each}))
+
+
+def wire_rules(machine: Machine, faults: Iterable[str], probe_ports: Iterable[int]) -> str:
+    """The nftables text that makes the faults on a machine's wire; empty when none of them is there. Pure.
+
+    Args:
+        machine: Of the plan.
+        faults: All that are in force on it.
+        probe_ports: TCP ports that health probes ask of it.
+    """
+    given = set(faults)
+    probes = f"ip saddr {PROBE_SOURCE} tcp dport {{ {', '.join(map(str, sorted(set(probe_ports))))} }}"
+    rules = {
+        Kind.FREEZE: "drop",
+        Kind.PROBE_SILENT: f"{probes} drop",
+        Kind.PROBE_DOWN: f"{probes} reject with tcp reset",
+    }
+    own = ", ".join(each.address for each in machine.network_interfaces)
+    rules[Kind.FORWARDING_OFF] = f"ip daddr != {{ {own} }} drop"
+    if machine.program is not None:  # its responder answers 503, or not at all
+        del rules[Kind.PROBE_DOWN], rules[Kind.PROBE_SILENT]
+    chosen = [rule for kind, rule in rules.items() if kind in given]
+    if not chosen:
+        return ""
+    lines = [f"table {_WIRE_TABLE[0]} {{"]
+    for each in machine.network_interfaces:
+        hook = f'type filter hook ingress device "{each.name}" priority -100; policy accept;'
+        lines += [f"  chain {each.name}_in {{", f"    {hook}", *(f"    {rule}" for rule in chosen), "  }"]
+    return "\n".join([*lines, "}", ""])
+
+
+def _probe_ports(plan: Plan, machine: Machine) -> tuple[int, ...]:
+    """Ports that are probed on a machine."""
+    return tuple(
+        rule.probe.port
+        for rule in plan.rules
+        if rule.probe and machine.name in {member.machine for member in rule.members}
+    )
+
+
+def write_wire(plan: Plan, machine: Machine, faults: Iterable[str]) -> None:
+    """Make the machine's wire what these faults say."""
+    with namespaces.entered(machine.namespace):
+        nft.run(nft.replacing(wire_rules(machine, faults, _probe_ports(plan, machine)), _WIRE_TABLE))
+
+
+def _parts(plan: Plan, machine: Machine) -> tuple[State, Runtime, Process | None]:
+    state = State(plan.lab)
+    entry = state.running().get(machine.name)
+    return state, runtime(machine.runtime, Place(plan.lab, state.directory)), entry.process if entry else None
 
 
 def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
@@ -96,60 +166,80 @@ def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
     if kind not in kinds(machine):
         fix = f"faults of {machine_name}: {', '.join(kinds(machine))}"
         raise InputError(f"machine {machine_name!r} has no fault {kind.value!r}", fix=fix)
-    state = State(plan.lab)
-    _remember(state, machine_name, sorted({*active(state).get(machine_name, []), kind.value}))
+    state, made_of, process = _parts(plan, machine)
+    faults = {*active(state).get(machine_name, []), kind.value}
+    _remember(state, machine_name, faults - {Kind.REBOOT.value})  # that is over when it is done
     events.append(state.directory, "fault", machine=machine_name, kind=kind.value, action="inject")
+    if kind in _ON_THE_WIRE:
+        write_wire(plan, machine, faults)
+    if machine.program and kind in (Kind.PROBE_DOWN, Kind.PROBE_SILENT):
+        switch = responder.probe_down if kind is Kind.PROBE_DOWN else responder.probe_silent
+        switch(state / f"{machine.name}.sock")
     match kind:
-        case Kind.PROBE_DOWN:
-            responder.probe_down(state / f"{machine.name}.sock")
-        case Kind.PROBE_SILENT:
-            responder.probe_silent(state / f"{machine.name}.sock")
         case Kind.CRASH:
-            _crash(state, machine)
+            made_of.kill(machine.name, process)
+            if machine.runtime == "container":
+                unplug(machine)  # its keeper would, a moment later
+        case Kind.REBOOT:
+            _reboot(plan, machine, made_of, process)
         case Kind.LINK_DOWN:
-            with namespaces.entered(machine.namespace), Netlink() as netlink:
-                for each in machine.network_interfaces:
-                    netlink.set_link(each.name, up=False)
+            unplug(machine)
+            made_of.carrier(machine.name, up=False)
         case Kind.FREEZE:
-            with namespaces.entered(machine.namespace):
-                nft.run(nft.replacing(_FROZEN, _FROZEN_TABLE))
-            _signal(state, machine_name, signal.SIGSTOP)
+            made_of.freeze(machine.name, process)
+        case Kind.CPU_HOG:
+            hogs.start(plan, machine)
 
 
-def _crash(state: State, machine: Machine) -> None:
-    running = state.running()
-    with namespaces.entered(machine.namespace):
-        sysctl.write("net.ipv4.ip_forward", "0")  # first: what is killed must not outlive itself in the kernel
-    if (entry := running.get(machine.name)) is not None:
-        processes.end([entry.process])
-    with namespaces.entered(machine.namespace):
-        conntrack.flush()  # a machine that comes back remembers nothing
+def _reboot(plan: Plan, machine: Machine, made_of: Runtime, process: Process | None) -> None:
+    """Reset it. A container's keeper wires it again; a program is started here, and a virtual machine starts itself."""
+    state = State(plan.lab)
+    (state / f"{machine.name}.configured").unlink(missing_ok=True)
+    made_of.reboot(machine.name, process)
+    if machine.runtime == "namespace":
+        with locked(plan.lab):
+            heal(plan, machine)
 
 
-def _signal(state: State, machine: str, number: signal.Signals) -> None:
-    if (entry := state.running().get(machine)) is not None:
-        os.kill(entry.process.pid, number)
+def unplug(machine: Machine) -> None:
+    """Bring a machine's ends of its cables down; what is there no more needs none."""
+    with suppress(LabError), namespaces.entered(machine.namespace), Netlink() as netlink:
+        for each in machine.network_interfaces:
+            netlink.set_link(each.name, up=False)
+
+
+def recover(plan: Plan, topology: Topology, machine_name: str) -> None:
+    """Take all faults away from a machine; what was killed is started again, and set up as its document says.
+
+    Raises:
+        LabError: It could not be made what it was.
+    """
+    with locked(plan.lab):
+        clear(plan, machine_name)
+    readiness.configure(plan, topology, [plan.machine(machine_name)])
 
 
 def clear(plan: Plan, machine_name: str) -> None:
-    """Take all faults away from a machine; a killed program is started again."""
+    """As :func:`recover`, without the set-up, for a caller that holds the lab's lock.
+
+    Raises:
+        LabError: It could not be made what it was.
+    """
     machine = plan.machine(machine_name)
-    state = State(plan.lab)
-    with namespaces.entered(machine.namespace):
-        nft.run(nft.replacing("", _FROZEN_TABLE))
-    _signal(state, machine_name, signal.SIGCONT)
+    state, made_of, process = _parts(plan, machine)
+    faults = active(state).get(machine_name, [])
+    if namespaces.exists(machine.namespace):
+        write_wire(plan, machine, ())
+    if process is not None:
+        if Kind.FREEZE in faults:
+            made_of.thaw(machine.name, process)
+        if Kind.LINK_DOWN in faults:
+            made_of.carrier(machine.name, up=True)
+        if Kind.CPU_HOG in faults:
+            hogs.stop(plan, machine)
     if machine.program is not None:
         with suppress(LabError):  # dead: it starts without faults below
             responder.clear(state / f"{machine.name}.sock")
     heal(plan, machine)
     events.append(state.directory, "fault", machine=machine_name, action="clear")
     _remember(state, machine_name, [])
-
-
-def heal(plan: Plan, machine: Machine) -> None:
-    """Make a machine what the plan says: links, addresses, routes, program."""
-    state = State(plan.lab)
-    wanted = [each for each in plan.objects if each.namespace == machine.namespace]
-    there = [each for each in observe(plan.lab, plan.fabric, wanted, state) if each.namespace == machine.namespace]
-    with Applier(plan, state) as applier:
-        applier.apply(difference(wanted, there))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from testbed.kernel import namespaces, nft, sysctl
+from testbed.kernel import devices, namespaces, nft, sysctl
 from testbed.kernel.netlink import Netlink
 from testbed.plan import objects
 from testbed.plan.replacement import chains
@@ -26,13 +26,18 @@ def observe(lab: str, fabric: str, known: Iterable[KernelObject], state: State) 
     plan and the new one) names counts: a route that a guest or its user set is theirs.
     """
     known = tuple(dict.fromkeys(known))
-    present = [each.name for each in namespaces.owned(lab) if each.mounted]
-    found: set[KernelObject] = {objects.Namespace(name) for name in present}
+    running = set(_processes(known, state))
+    mounted = [each.name for each in namespaces.owned(lab) if each.mounted]
+    brought = {each.namespace for each in running if isinstance(each, objects.Instance) and each.brings_namespace}
+    # What a container that has ended left behind is no machine: neither its namespace nor anything in it counts.
+    lost = {each.namespace for each in known if isinstance(each, objects.Instance) and each.brings_namespace} - brought
+    present = [name for name in mounted if name not in lost or objects.Namespace(name) in known]
+    found: set[KernelObject] = {objects.Namespace(name) for name in present if name not in brought} | running
     by_namespace: dict[str, list[KernelObject]] = {name: [] for name in present}
     for each in known:
         if each.namespace in by_namespace:
             by_namespace[each.namespace].append(each)
-    extra: list[KernelObject] = [objects.Namespace(name) for name in present]
+    extra: list[KernelObject] = [objects.Namespace(name) for name in present if name not in brought]
     links: dict[str, tuple[Link, ...]] = {}
     for name, mine in by_namespace.items():
         links[name], seen = _look(name, mine)
@@ -43,7 +48,6 @@ def observe(lab: str, fabric: str, known: Iterable[KernelObject], state: State) 
     cables = _cables(fabric, known, links)
     found |= cables
     extra += cables
-    found |= set(_processes(known, state))
     ordered = dict.fromkeys([*known, *sorted(extra, key=_rank)])
     return tuple(each for each in ordered if each in found)
 
@@ -52,6 +56,7 @@ _ORDER = (
     objects.Namespace,
     objects.Sysctl,
     objects.Veth,
+    objects.NoChecksumOffload,
     objects.LinkUp,
     objects.Address,
     objects.Neighbor,
@@ -74,6 +79,7 @@ def _look(namespace: str, mine: list[KernelObject]) -> tuple[tuple[Link, ...], s
         found |= {each for each in mine if isinstance(each, objects.Sysctl) and _is_set(each)}
         found |= {each for each in mine if isinstance(each, objects.Ruleset) and _is_loaded(each)}
         found |= {objects.LinkUp(namespace, link.name) for link in links if link.up}
+        found |= {each for each in mine if _is_device(each, links)}
         for link, address in netlink.addresses(names):
             if not address.startswith("127."):
                 found.add(objects.Address(namespace, link, address))
@@ -84,6 +90,20 @@ def _look(namespace: str, mine: list[KernelObject]) -> tuple[tuple[Link, ...], s
         for rule in netlink.rules():
             found.add(objects.RoutingRule(namespace, rule.priority, rule.mark, rule.mask, rule.table))
     return links, found
+
+
+def _is_device(thing: KernelObject, links: tuple[Link, ...]) -> bool:
+    """Whether a device of the plan is there as planned."""
+    match thing:
+        case objects.Tap():
+            return any(link.name == thing.name for link in links)
+        case objects.Macvlan():
+            return any((link.name, link.mac) == (thing.name, thing.mac) for link in links)
+        case objects.MovedLink():
+            return any((link.name, link.alias) == (thing.name, devices.HOME + thing.interface) for link in links)
+        case objects.NoChecksumOffload():
+            return devices.checksum_offload(thing.link) is False
+    return False
 
 
 def _is_set(setting: objects.Sysctl) -> bool:
@@ -134,10 +154,12 @@ def _processes(known: tuple[KernelObject, ...], state: State) -> Iterator[Kernel
     """Programs and the controller: alive, in their namespace, started with what is planned."""
     running = state.running()
     for each in known:
-        if isinstance(each, objects.Program):
+        if isinstance(each, objects.Instance):
             entry = running.get(each.machine)
         elif isinstance(each, objects.Controller):
             entry = running.get("controller")
+        elif isinstance(each, objects.Keeper):
+            entry = running.get("keeper")
         else:
             continue
         if entry and entry.config == each.config and entry.process.inside(each.namespace):

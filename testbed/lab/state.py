@@ -1,6 +1,7 @@
 """What a lab leaves on disk: ``/run/testbed/LAB/``. It helps, but ``down`` works without it.
 
-``lab.json`` (where the document is, the numbers given so far), ``topology.yaml`` (the document as it was read),
+``lab.json`` (where the document is, the numbers given so far, the images of built containers), ``topology.yaml``
+(the document as it was read),
 ``ruleset.nft`` (the nftables text loaded last), ``processes.json``, and what the controller and the programs
 write: ``events.jsonl``, ``health.json``, sockets, logs. Files are replaced whole, never half-written.
 """
@@ -43,6 +44,8 @@ class Record:
     document: str
     time_scale: float
     numbers: dict[str, int] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    """Image of each ``build`` of the document."""
 
 
 @dataclass(frozen=True, slots=True)

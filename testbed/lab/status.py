@@ -12,10 +12,14 @@ from testbed.kernel import namespaces
 from testbed.lab import controller
 from testbed.lab.state import State
 from testbed.probes.status import ControllerStatus
+from testbed.runtimes.base import Place
+from testbed.runtimes.base import State as MachineState
+from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from testbed.kernel.processes import Process
     from testbed.plan.model import Member, Plan, Rule
 
 __all__ = ["LabStatus", "MemberState", "read_status", "wait_until_healthy"]
@@ -62,6 +66,12 @@ class LabStatus:
     members: tuple[MemberState, ...]
     pids: dict[str, int]
     faults: dict[str, list[str]]
+    machines: dict[str, MachineState]
+
+    @property
+    def kept(self) -> bool:
+        """Whether the lab has containers, which need a keeper."""
+        return any(machine.runtime == "container" for machine in self.plan.machines)
 
     def to_json(self) -> dict[str, Any]:
         """As ``testbed status --json`` prints it."""
@@ -74,12 +84,16 @@ class LabStatus:
                 "pid": self.controller.pid if self.controller else None,
                 "started": self.controller.started if self.controller else None,
             },
+            "keeper": {"needed": self.kept, "pid": self.pids.get("keeper")},
             "machines": [
                 {
                     "name": machine.name,
                     "namespace": machine.namespace,
                     "runtime": machine.runtime,
                     "program": machine.program,
+                    "made_of": machine.summary,
+                    "state": self.machines[machine.name].word,
+                    "detail": self.machines[machine.name].detail,
                     "pid": self.pids.get(machine.name),
                     "faults": self.faults.get(machine.name, []),
                     "network_interfaces": [
@@ -107,8 +121,19 @@ def read_status(plan: Plan) -> LabStatus:
     answer = controller.ask(state, "status")
     status = ControllerStatus.from_json(answer) if answer else None
     members = _from_controller(plan, status) if status else _from_kernel(plan)
-    pids = {name: each.process.pid for name, each in state.running().items()}
-    return LabStatus(plan, status, members, pids, faults.active(state))
+    running = {name: each.process for name, each in state.running().items()}
+    pids = {name: each.pid for name, each in running.items()}
+    return LabStatus(plan, status, members, pids, faults.active(state), _machines(plan, state, running))
+
+
+def _machines(plan: Plan, state: State, running: dict[str, Process]) -> dict[str, MachineState]:
+    """How each machine is, as its runtime says; idle namespaces are, and that is all."""
+    found = {machine.name: MachineState("idle") for machine in plan.machines}
+    for kind in dict.fromkeys(machine.runtime for machine in plan.machines):
+        names = [each.name for each in plan.machines if each.runtime == kind and (each.runs or kind == "external")]
+        if names:
+            found |= runtime(kind, Place(plan.lab, state.directory)).states(names, running)
+    return found
 
 
 def _from_controller(plan: Plan, status: ControllerStatus) -> tuple[MemberState, ...]:

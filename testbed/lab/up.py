@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import LabExistsError, TestbedError
@@ -10,17 +11,19 @@ from testbed.kernel import namespaces
 from testbed.lab import faults
 from testbed.lab.apply import Applier, remove_namespaces
 from testbed.lab.changes import Change, difference
-from testbed.lab.down import remove
+from testbed.lab.down import remove, remove_leftovers
 from testbed.lab.observe import observe
+from testbed.lab.preparation import build_images, need_alive, prepare
 from testbed.lab.state import Record, State, check_lab_name, locked
 from testbed.plan import objects
 from testbed.plan.compile import compile_plan
 from testbed.plan.numbers import Numbers
+from testbed.runtimes.base import Place
+from testbed.runtimes.registry import runtime
 from testbed.topology.loading import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Collection
 
     from testbed.plan.model import Plan
     from testbed.plan.objects import KernelObject
@@ -45,6 +48,8 @@ def up(
     lab: str | None = None,
     time_scale: float | None = None,
     checkpoint: Callable[[Change], None] | None = None,
+    taken: Collection[str] = (),
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Outcome:
     """Bring up the lab of a document, or converge the one that is up to it.
 
@@ -55,10 +60,13 @@ def up(
         lab: Name of the lab; the document's ``name`` when not given.
         time_scale: Used instead of the document's.
         checkpoint: Called before each change; tests let it fail.
+        taken: Network interfaces of the computer that may be used though the computer uses them itself.
+        say: Is told what takes long, in a line.
 
     Raises:
         DocumentError: The document has mistakes.
         LabExistsError: The name is taken by a lab from another document.
+        MachineError: This computer lacks what a machine needs.
         LabError: A step failed.
     """
     loaded = load(document)
@@ -67,14 +75,17 @@ def up(
         topology = topology.model_copy(update={"time_scale": time_scale})
     name = lab or topology.name
     check_lab_name(name)
+    folder = str(document.resolve().parent)
+    images = build_images(topology, document.resolve().parent, say)  # before the lock: it may take minutes
     with locked(name):
         state = State(name)
         record = state.record()
         fresh = not any(each.mounted for each in namespaces.owned(name))
         _refuse_foreign(name, record, document, loaded.text, state, fresh=fresh)
         numbers = Numbers(dict(record.numbers) if record else {})
-        plan = compile_plan(topology, name, numbers, str(state.directory))
-        new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known))
+        plan = compile_plan(topology, name, numbers, str(state.directory), folder=folder, images=images)
+        new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known), images)
+        prepare(plan, state.directory, taken=taken)
         if fresh:
             changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
         else:
@@ -113,7 +124,9 @@ def load_plan_and_topology(state: State, record: Record | None = None) -> tuple[
     record = record or state.need_record()
     topology = load(state / "topology.yaml").topology
     topology = topology.model_copy(update={"time_scale": record.time_scale})
-    plan = compile_plan(topology, state.lab, Numbers(dict(record.numbers)), str(state.directory))
+    folder = str(Path(record.document).parent)
+    numbers = Numbers(dict(record.numbers))
+    plan = compile_plan(topology, state.lab, numbers, str(state.directory), folder=folder, images=record.images)
     return plan, topology
 
 
@@ -124,10 +137,12 @@ def _raise_fresh(
     state.remove()
     state.write_record(record)  # first, so that whatever is made can be found
     state.write("topology.yaml", text)
+    _clear_the_way(plan)
     changes = difference(plan.objects, ())
     try:
         with Applier(plan, state, checkpoint) as applier:
             applier.apply(changes)
+        need_alive(plan, state)
     except BaseException as error:
         try:
             remove(plan.lab)  # quicker than step by step, and it needs nothing to be known
@@ -146,18 +161,35 @@ def _converge(
     checkpoint: Callable[[Change], None] | None,
 ) -> tuple[Change, ...]:
     before = state.need_record()
+    _end_lost(plan, old, state)
     known = (*old.objects, *plan.objects)
     changes = difference(plan.objects, observe(plan.lab, plan.fabric, known, state))
     state.write_record(record)  # numbers that are given stay given, whatever comes
     try:
         with Applier(plan, state, checkpoint) as applier:
             applier.apply(changes)
+        need_alive(plan, state)
     except BaseException as error:
-        state.write_record(Record(before.lab, before.document, before.time_scale, record.numbers))
+        state.write_record(Record(before.lab, before.document, before.time_scale, record.numbers, before.images))
         _go_back(old, known, state, error)
         raise
     state.write("topology.yaml", text)
     return changes
+
+
+def _clear_the_way(plan: Plan) -> None:
+    """Remove containers and disks that an earlier lab of this name left, when its ``down`` could not."""
+    if any(machine.runtime in ("container", "vm") for machine in plan.machines):
+        remove_leftovers(plan.lab, containers=any(machine.runtime == "container" for machine in plan.machines))
+
+
+def _end_lost(plan: Plan, old: Plan, state: State) -> None:
+    """Remove what has ended by itself and is not wanted any more: looking at the lab does not show it."""
+    names = {machine.name for machine in plan.machines if machine.runs}
+    running = state.running()
+    for each in old.objects:
+        if isinstance(each, objects.Instance) and each.machine not in {*names, *running}:
+            runtime(each.runtime, Place(plan.lab, state.directory)).stop(each.machine, None)
 
 
 def _go_back(old: Plan, known: tuple[KernelObject, ...], state: State, error: BaseException) -> None:
@@ -175,7 +207,8 @@ def summary(changes: tuple[Change, ...]) -> str:
         return "no changes"
     counts: dict[str, int] = {}
     for change in changes:
-        kind = _WORDS.get(type(change.object), "settings")
+        kind = _INSTANCES[change.object.runtime] if isinstance(change.object, objects.Instance) else ""
+        kind = kind or _WORDS.get(type(change.object), "settings")
         key = f"{'+' if change.action == 'add' else '-'} {kind}"
         counts[key] = counts.get(key, 0) + 1
     return ", ".join(
@@ -189,6 +222,7 @@ _WORDS: dict[type, str] = {
     objects.Route: "routes",
     objects.RoutingRule: "policy rules",
     objects.Ruleset: "rulesets",
-    objects.Program: "programs",
     objects.Controller: "controller",
+    objects.Keeper: "keeper",
 }
+_INSTANCES = {"namespace": "programs", "container": "containers", "vm": "virtual machines"}

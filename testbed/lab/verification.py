@@ -36,6 +36,8 @@ __all__ = ["CHECKS", "Options", "Report", "verify"]
 
 CHECKS = ("symmetry", "distribution", "failover")
 _SETTLE_SLACK = 5.0  # seconds a busy machine may add to the time a probe takes
+#: Seconds a machine may take to start, which no time scale makes shorter.
+_STARTS = {"namespace": 0.0, "container": 30.0, "vm": 180.0, "external": 0.0}
 _RECOVERY = 60.0  # seconds for the member to come back, before time_scale, and at least _SETTLE_SLACK
 
 
@@ -65,7 +67,7 @@ class _Verification:
     """One run of checks, with what all of them need."""
 
     def __init__(self, plan: Plan, topology: Topology, options: Options) -> None:
-        self.plan, self.options = plan, options
+        self.plan, self.topology, self.options = plan, topology, options
         self.pairs: tuple[Pair, ...] = balanced_pairs(plan, network_of(topology, plan))
         if not self.pairs:
             raise InputError(
@@ -178,8 +180,10 @@ class _Verification:
         )
 
     def recover(self, machine: str) -> None:
-        faults.clear(self.plan, machine)
-        wait_until_healthy(self.plan, seconds=max(_SETTLE_SLACK, self.plan.scaled(_RECOVERY)) + _SETTLE_SLACK)
+        faults.recover(self.plan, self.topology, machine)
+        starts = _STARTS[self.plan.machine(machine).runtime]
+        patience = max(_SETTLE_SLACK, self.plan.scaled(_RECOVERY)) + _SETTLE_SLACK + starts
+        wait_until_healthy(self.plan, seconds=patience)
 
 
 def _eligible(status: LabStatus, rule: Rule) -> set[int]:

@@ -1,15 +1,16 @@
-"""The kernel objects behind a compiled lab: machines and their cables, routing tables, steering, programs. Pure."""
+"""The kernel objects behind a compiled lab: machines and their cables, routing tables, steering. Pure."""
 
 from __future__ import annotations
 
-import json
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
+from testbed.plan.instances import tap_name
 from testbed.plan.network import ToInternet, ToNetworkInterface
 from testbed.plan.numbers import MEMBER_MASK, TABLE_MASK, Numbers, member_table, network_table, table_mark
 from testbed.plan.ruleset import PROBE_SOURCE
+from testbed.topology.runtimes import ContainerRuntime, ExternalRuntime, NamespaceRuntime, VirtualMachineRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
     from testbed.plan.model import Machine, NetworkInterface, Rule
     from testbed.plan.network import Network, SubnetView
     from testbed.plan.routes import EffectiveRoute
-    from testbed.topology import model
 
 __all__ = [
     "FABRIC_MAC",
     "FABRIC_SYSCTLS",
     "MAIN_TABLE",
     "MTU",
+    "WIRE_TABLE",
     "fabric_routes",
     "machine_objects",
-    "programs",
     "steering",
 ]
 
@@ -34,6 +34,8 @@ __all__ = [
 FABRIC_MAC = "12:34:56:78:9a:bc"
 #: Of every cable, bytes.
 MTU = 1500
+#: nftables table that joins the two ends of a cable, in the namespaces of machines with a kernel of their own.
+WIRE_TABLE = "netdev testbed"
 _METADATA = "169.254.169.254"
 MAIN_TABLE = 254
 FABRIC_SYSCTLS = {
@@ -58,11 +60,10 @@ _MACHINE_SYSCTLS = {
 }
 
 
-def machine_objects(
-    fabric: str, lab: str, machine: Machine, loopback: tuple[IPv4Address, ...]
-) -> Iterator[objects.KernelObject]:
-    """What makes one machine, and its cables into the fabric."""
+def machine_objects(fabric: str, lab: str, machine: Machine) -> Iterator[objects.KernelObject]:
+    """What makes one machine of its namespace, and its cables into the fabric."""
     here = machine.namespace
+    runtime = machine.document.runtime if machine.document else NamespaceRuntime()
     for key, value in _MACHINE_SYSCTLS.items():
         yield objects.Sysctl(here, key, value)
     for each in machine.network_interfaces:
@@ -71,15 +72,49 @@ def machine_objects(
         # Proxy ARP waits up to 0.8 s on purpose (RFC 925 wants the real owner to be first); here there is none.
         yield objects.Sysctl(fabric, f"net.ipv4.neigh.{each.fabric_name}.proxy_delay", "0")
         yield objects.LinkUp(here, each.name)
-        yield objects.Address(here, each.name, f"{each.address}/{each.prefix_length}")
+        if isinstance(runtime, NamespaceRuntime | ContainerRuntime):
+            yield objects.Address(here, each.name, f"{each.address}/{each.prefix_length}")
         yield objects.Neighbor(fabric, each.fabric_name, each.address, each.mac)
-    for address in loopback:
+    if isinstance(runtime, NamespaceRuntime | ContainerRuntime):
+        yield from _guest(machine, runtime)
+        if isinstance(runtime, ContainerRuntime) and not runtime.checksum_offload:
+            for each in machine.network_interfaces:
+                yield objects.NoChecksumOffload(fabric, each.fabric_name)
+    else:
+        yield from _wires(machine, runtime)
+
+
+def _guest(machine: Machine, runtime: NamespaceRuntime | ContainerRuntime) -> Iterator[objects.KernelObject]:
+    """What a guest that shares the computer's kernel is told, as Azure's DHCP tells it."""
+    here = machine.namespace
+    for address in runtime.loopback_addresses:
         yield objects.Address(here, "lo", f"{address}/32")
     primary = machine.network_interfaces[0]
-    gateway = str(IPv4Network(f"{primary.address}/{primary.prefix_length}", strict=False)[1])
     # As Azure's DHCP does: the platform's addresses by the primary network interface only.
     for destination in ("0.0.0.0/0", f"{PROBE_SOURCE}/32", f"{_METADATA}/32"):
-        yield objects.Route(here, MAIN_TABLE, destination, gateway=gateway, link=primary.name)
+        yield objects.Route(here, MAIN_TABLE, destination, gateway=primary.gateway, link=primary.name)
+    if isinstance(runtime, ContainerRuntime):
+        for key, value in runtime.sysctls.items():
+            yield objects.Sysctl(here, key, value)
+
+
+def _wires(machine: Machine, runtime: VirtualMachineRuntime | ExternalRuntime) -> Iterator[objects.KernelObject]:
+    """The far end of each cable, and the rules that hand every frame from one end to the other."""
+    here = machine.namespace
+    lines = []
+    for position, each in enumerate(machine.network_interfaces):
+        far = tap_name(each.name)
+        if isinstance(runtime, VirtualMachineRuntime):
+            yield objects.Tap(here, far)
+        elif (outside := runtime.interfaces[position]).parent:
+            yield objects.Macvlan(here, far, outside.parent, FABRIC_MAC)
+        elif outside.interface:
+            yield objects.MovedLink(here, far, outside.interface)
+        yield objects.LinkUp(here, far)
+        for one, other in ((each.name, far), (far, each.name)):
+            hook = f'type filter hook ingress device "{one}" priority filter; policy accept;'
+            lines += [f"  chain {one}_in {{", f"    {hook}", f'    fwd to "{other}"', "  }"]
+    yield objects.Ruleset(here, (WIRE_TABLE,), "\n".join([f"table {WIRE_TABLE} {{", *lines, "}", ""]))
 
 
 def _delivery(fabric: str, table: int, destination: str, interface: NetworkInterface) -> objects.Route:
@@ -144,28 +179,3 @@ def steering(fabric: str, rules: tuple[Rule, ...]) -> Iterator[objects.KernelObj
         gateway, link = member.address, member.fabric_name
         yield objects.Route(fabric, table, "0.0.0.0/0", gateway=gateway, link=link)
         yield objects.RoutingRule(fabric, 10_000 + number, number, MEMBER_MASK, table)
-
-
-def programs(
-    topology: model.Topology, machines: tuple[Machine, ...], state_directory: str
-) -> Iterator[objects.Program]:
-    """The processes of namespace machines, with their configuration."""
-    trusted = [str(prefix) for network in topology.virtual_networks for prefix in network.address_space]
-    runtimes = {each.name: each.runtime for each in topology.machines}
-    for machine in machines:
-        if machine.program is None:
-            continue
-        config: dict[str, object] = {
-            "machine": machine.name,
-            "control": f"{state_directory}/{machine.name}.sock",
-        }
-        if machine.program == "nft-firewall":
-            runtime = runtimes[machine.name]
-            config |= {
-                "probe_port": runtime.probe_port,
-                "probe_path": runtime.probe_path,
-                "trusted_prefixes": trusted,
-                "standby_of": str(runtime.standby_of) if runtime.standby_of else None,
-                "heartbeat_seconds": 1.0 * topology.time_scale,
-            }
-        yield objects.Program(machine.namespace, machine.name, machine.program, json.dumps(config, sort_keys=True))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, fabric_routes, machine_objects, programs, steering
+from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, fabric_routes, machine_objects, steering
+from testbed.plan.instances import Surroundings, container, programs, virtual_machines
 from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
 from testbed.plan.numbers import Numbers, table_mark
 from testbed.plan.ruleset import PROBE_SOURCE, InternetLink, fabric_ruleset
+from testbed.topology.runtimes import ExternalRuntime, NamespaceRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from ipaddress import IPv4Address
+    from collections.abc import Iterator, Mapping
 
     from testbed.topology import model
 
@@ -26,7 +28,15 @@ _SHORT_NAME = 15  # IFNAMSIZ less the final zero
 _FEW_MEMBERS = 8
 
 
-def compile_plan(topology: model.Topology, lab: str, numbers: Numbers, state_directory: str) -> Plan:
+def compile_plan(
+    topology: model.Topology,
+    lab: str,
+    numbers: Numbers,
+    state_directory: str,
+    *,
+    folder: str = ".",
+    images: Mapping[str, str] = MappingProxyType({}),
+) -> Plan:
     """Compile a checked topology.
 
     Args:
@@ -34,6 +44,8 @@ def compile_plan(topology: model.Topology, lab: str, numbers: Numbers, state_dir
         lab: Name of the lab; prefix of its namespaces.
         numbers: Numbers given earlier to the same lab; new ones are added to it.
         state_directory: Where the lab's sockets will be.
+        folder: Of the document.
+        images: Image of each ``build`` of the document.
     """
     fabric = f"{lab}-fabric"
     machines = tuple(_machine(topology, lab, machine, numbers) for machine in topology.machines)
@@ -45,22 +57,26 @@ def compile_plan(topology: model.Topology, lab: str, numbers: Numbers, state_dir
     everyone = (*machines, outside) if outside else machines
     ruleset = fabric_ruleset(network, interfaces, rules, link, topology.time_scale)
     made: list[objects.KernelObject] = [objects.Namespace(fabric)]
-    made += [objects.Namespace(each.namespace) for each in everyone]
+    around = Surroundings(topology, lab, state_directory, folder, images)
+    made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
     made += [objects.Sysctl(fabric, key, value) for key, value in FABRIC_SYSCTLS.items()]
     made.append(objects.Address(fabric, "lo", f"{PROBE_SOURCE}/32"))
     # Answers ARP for everything on every cable: a route out of another device is what proxy ARP asks for.
     made.append(objects.Route(fabric, MAIN_TABLE, "0.0.0.0/0", link="lo"))
     for each in everyone:
-        made += machine_objects(fabric, lab, each, _loopback_addresses(topology, each.name))
+        made += machine_objects(fabric, lab, each)
     made += fabric_routes(fabric, network, interfaces, outside, numbers)
     made += steering(fabric, rules)
     made.append(objects.Ruleset(fabric, ("ip testbed",), ruleset))
-    made += programs(topology, everyone, state_directory)
+    made += virtual_machines(everyone, around)
+    made += programs(everyone, around)
     if rules:
         digest = blake2b(repr((rules, topology.time_scale)).encode(), digest_size=8).hexdigest()
         made.append(objects.Controller(fabric, digest))
+    if kept := [each.name for each in everyone if each.runtime == "container"]:
+        made.append(objects.Keeper(fabric, " ".join(kept)))
     ids = tuple(sorted(numbers.known.items()))
-    return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made))
+    return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made), folder)
 
 
 def network_of(topology: model.Topology, plan: Plan) -> Network:
@@ -98,6 +114,7 @@ def _machine(topology: model.Topology, lab: str, machine: model.Machine, numbers
         for subnet in network.subnets
     }
     namespace = f"{lab}-{machine.name}"
+    runtime = machine.runtime
     interfaces = []
     for position, each in enumerate(machine.network_interfaces):
         virtual_network, _, subnet = each.subnet.partition("/")
@@ -110,7 +127,7 @@ def _machine(topology: model.Topology, lab: str, machine: model.Machine, numbers
                 fabric_name=_short(f"{machine.name}-eth{position}"),
                 address=str(each.private_ip_address),
                 prefix_length=prefixes[each.subnet],
-                mac=_mac(numbers.of("interface", key)),
+                mac=_outside_mac(machine, position) or _mac(numbers.of("interface", key)),
                 virtual_network=virtual_network,
                 subnet=subnet,
                 enable_ip_forwarding=each.enable_ip_forwarding,
@@ -118,10 +135,15 @@ def _machine(topology: model.Topology, lab: str, machine: model.Machine, numbers
                 member_id=numbers.of("member", key) if each.backend_address_pools else 0,
             )
         )
+    program = runtime.program.value if isinstance(runtime, NamespaceRuntime) and runtime.program else None
+    standby = isinstance(runtime, NamespaceRuntime) and runtime.standby_of is not None
+    return Machine(machine.name, namespace, runtime.kind, program, standby, tuple(interfaces), runtime.summary, machine)
+
+
+def _outside_mac(machine: model.Machine, position: int) -> str | None:
+    """What is outside has its own address, not one of Azure's."""
     runtime = machine.runtime
-    program = runtime.program.value if runtime.program else None
-    standby = runtime.standby_of is not None
-    return Machine(machine.name, namespace, runtime.kind, program, standby, tuple(interfaces))
+    return runtime.interfaces[position].mac_address if isinstance(runtime, ExternalRuntime) else None
 
 
 def _internet(topology: model.Topology, lab: str, numbers: Numbers) -> Machine | None:
@@ -143,7 +165,9 @@ def _internet(topology: model.Topology, lab: str, numbers: Numbers) -> Machine |
         backend_address_pools=(),
         member_id=0,
     )
-    return Machine(INTERNET, namespace, "namespace", "echo", standby=False, network_interfaces=(interface,))
+    return Machine(
+        INTERNET, namespace, "namespace", "echo", standby=False, network_interfaces=(interface,), summary="echo"
+    )
 
 
 def _internet_link(
@@ -207,7 +231,3 @@ def _probe(probe: model.Probe) -> Probe:
         probe.probe_threshold,
         probe.no_healthy_backends_behavior.value,
     )
-
-
-def _loopback_addresses(topology: model.Topology, machine: str) -> tuple[IPv4Address, ...]:
-    return next((each.runtime.loopback_addresses for each in topology.machines if each.name == machine), ())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["describe", "title"]
 
 
-def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911 - one case per kind of object
+def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one case per kind of object
     """The object in the words of ``ip``, ``sysctl`` and ``nft``; one line, a ruleset as many as it has."""
     match thing:
         case objects.Namespace():
@@ -24,6 +24,14 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911 - one case per 
                 f"ip link add {thing.name} address {thing.mac} mtu {thing.mtu} type veth "
                 f"peer {thing.peer_name} netns {thing.peer_namespace} address {thing.peer_mac}"
             )
+        case objects.Tap():
+            return f"ip tuntap add {thing.name} mode tap"
+        case objects.Macvlan():
+            return f"ip link add {thing.name} link {thing.parent} address {thing.mac} type macvlan mode private"
+        case objects.MovedLink():
+            return f"ip link set {thing.interface} netns {thing.namespace} name {thing.name}"
+        case objects.NoChecksumOffload():
+            return f"ethtool -K {thing.link} tx off"
         case objects.LinkUp():
             return f"ip link set {thing.link} up"
         case objects.Address():
@@ -41,10 +49,13 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911 - one case per 
             return f"ip rule add priority {thing.priority} fwmark {thing.mark:#x}/{thing.mask:#x} lookup {thing.table}"
         case objects.Ruleset():
             return f"nft -f - <<'END'\n{thing.text}END"
-        case objects.Program():
-            return f"# program {thing.kind} {thing.config}"
+        case objects.Instance():
+            word = "program" if thing.runtime == "namespace" else thing.runtime
+            return f"# {word} {thing.kind} {thing.config}"
         case objects.Controller():
             return "# probe controller"
+        case objects.Keeper():
+            return "# keeper of the containers"
 
 
 def title(thing: KernelObject) -> str:

@@ -7,12 +7,14 @@ Times are Azure's, in seconds, before ``time_scale``; ``scaled()`` gives the lab
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from testbed.errors import UnknownLabError
 
 if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
+    from testbed.topology import model
 
 __all__ = ["Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
 
@@ -40,6 +42,11 @@ class NetworkInterface:
     """Low 16 bits of the packet mark that steers to this network interface; 0: it is in no pool."""
 
     @property
+    def gateway(self) -> str:
+        """The address its subnet's router has in Azure: the first one."""
+        return str(ip_network(f"{self.address}/{self.prefix_length}", strict=False)[1])
+
+    @property
     def subnet_key(self) -> str:
         """``virtual_network/subnet``."""
         return f"{self.virtual_network}/{self.subnet}"
@@ -53,9 +60,19 @@ class Machine:
     namespace: str
     runtime: str
     program: str | None
+    """Of a namespace; None: it is idle, or another runtime."""
     standby: bool
     """Whether its probe is meant to fail while another machine is active."""
     network_interfaces: tuple[NetworkInterface, ...]
+    summary: str = ""
+    """What it is made of, in a few words."""
+    document: model.Machine | None = None
+    """What the document says of it; None for the internet, which is not in it."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether something runs as it or in it, that can die."""
+        return self.runtime in ("container", "vm") or self.program is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,8 @@ class Plan:
     rules: tuple[Rule, ...]
     ids: tuple[tuple[str, int], ...]
     objects: tuple[KernelObject, ...]
+    folder: str = "."
+    """Of the document: files are named relative to it."""
 
     def scaled(self, seconds: float) -> float:
         """Azure's seconds as the lab's seconds."""

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 __all__ = [
     "Address",
     "Controller",
+    "Instance",
+    "Keeper",
     "KernelObject",
     "LinkUp",
+    "Macvlan",
+    "MovedLink",
     "Namespace",
     "Neighbor",
-    "Program",
+    "NoChecksumOffload",
     "Route",
     "RoutingRule",
     "Ruleset",
     "Sysctl",
+    "Tap",
     "Veth",
 ]
 
@@ -48,6 +53,41 @@ class Veth:
     peer_namespace: str
     peer_name: str
     peer_mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A tap device: the end of a virtual machine's cable, which QEMU opens."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Macvlan:
+    """A macvlan device (mode ``private``) on a network interface of the computer, the way to a machine outside."""
+
+    namespace: str
+    name: str
+    parent: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class MovedLink:
+    """A network interface of the computer, moved into the lab under another name; it goes back when it is removed."""
+
+    namespace: str
+    name: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoChecksumOffload:
+    """A link that gets packets with whole checksums, for stacks in user space behind it."""
+
+    namespace: str
+    link: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +154,23 @@ class Ruleset:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A process of a machine, e.g. the echo server; ``config`` is its JSON configuration."""
+class Instance:
+    """What runs as a machine or in it: a program of a namespace, a container, a virtual machine.
+
+    ``runtime`` is the document's, ``kind`` says what of that runtime, ``config`` is its JSON configuration.
+    A container brings the network namespace, which gets its name from here.
+    """
 
     namespace: str
     machine: str
+    runtime: str
     kind: str
     config: str
+
+    @property
+    def brings_namespace(self) -> bool:
+        """Whether the namespace comes and goes with it."""
+        return self.runtime == "container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +181,29 @@ class Controller:
     config: str
 
 
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The process that wires containers again when their engine has started them anew."""
+
+    namespace: str
+    config: str
+
+
 KernelObject = (
-    Namespace | Sysctl | Veth | LinkUp | Address | Neighbor | Route | RoutingRule | Ruleset | Program | Controller
+    Namespace
+    | Sysctl
+    | Veth
+    | Tap
+    | Macvlan
+    | MovedLink
+    | NoChecksumOffload
+    | LinkUp
+    | Address
+    | Neighbor
+    | Route
+    | RoutingRule
+    | Ruleset
+    | Instance
+    | Controller
+    | Keeper
 )

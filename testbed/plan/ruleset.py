@@ -266,8 +266,8 @@ class _Writer:
         return [*_block(f"chain rule_{rule.id}", lines), *_block(f"chain steered_{rule.id}", steered), *rewriting]
 
     def _local(self) -> list[str]:
-        """The fabric itself speaks to nobody but the probe responders; its address cannot be pinged, as in Azure."""
-        probed = ", ".join(f'"{each.fabric_name}" . {each.address}' for each in self._interfaces if each.member_id)
+        """The fabric itself speaks to machines when it probes them or logs in; it cannot be pinged, as in Azure."""
+        probed = ", ".join(f'"{each.fabric_name}" . {each.address}' for each in self._interfaces)
         received = [
             "type filter hook input priority filter; policy drop;",
             'iifname "lo" accept',

@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from testbed.topology import model
+from testbed.topology import model, runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,8 @@ __all__ = ["class_descriptions", "key_descriptions"]
 
 @cache
 def _classes() -> tuple[ast.ClassDef, ...]:
-    return tuple(each for each in ast.parse(inspect.getsource(model)).body if isinstance(each, ast.ClassDef))
+    trees = [ast.parse(inspect.getsource(module)) for module in (model, runtimes)]
+    return tuple(each for tree in trees for each in tree.body if isinstance(each, ast.ClassDef))
 
 
 @cache

@@ -2,16 +2,19 @@
 
 Keys are spelled as in the Azure SDK for Python (``azure-mgmt-network``); what Azure has no word for
 (``machines``, ``runtime``, ``time_scale``, ``internet``) is the testbed's own. Unknown keys are errors.
+What machines are made of is in :mod:`testbed.topology.runtimes`.
 Checks that need more than one value live in :mod:`testbed.topology.rules`.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from testbed.topology.document import Document
+from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
 from testbed.topology.words import Address, Name, Port, Prefix, Reference
 
 __all__ = [
@@ -22,14 +25,12 @@ __all__ = [
     "LoadBalancingRule",
     "LoadDistribution",
     "Machine",
-    "NamespaceRuntime",
     "NetworkInterface",
     "NextHopType",
     "NoHealthyBackendsBehavior",
     "Peering",
     "Probe",
     "ProbeProtocol",
-    "Program",
     "Route",
     "RouteTable",
     "Sku",
@@ -38,12 +39,6 @@ __all__ = [
     "TransportProtocol",
     "VirtualNetwork",
 ]
-
-
-class Document(BaseModel):
-    """Base of all parts: frozen, and a key that is not in the model is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Sku(StrEnum):
@@ -93,13 +88,6 @@ class NoHealthyBackendsBehavior(StrEnum):
 
     ALL_PROBED_DOWN = "AllProbedDown"
     ALL_PROBED_UP = "AllProbedUp"
-
-
-class Program(StrEnum):
-    """What runs in a machine of runtime ``namespace``."""
-
-    ECHO = "echo"
-    NFT_FIREWALL = "nft-firewall"
 
 
 class Subnet(Document):
@@ -255,32 +243,23 @@ class NetworkInterface(Document):
     """``load_balancer/backend_address_pool`` the network interface is a member of."""
 
 
-class NamespaceRuntime(Document):
-    """A machine that is a plain network namespace, with an optional program in it."""
-
-    kind: Literal["namespace"] = "namespace"
-    """A plain network namespace."""
-    program: Program | None = None
-    """``echo`` answers TCP, UDP and HTTP on every port; ``nft-firewall`` is a stateful NVA."""
-    probe_port: Port = 8080
-    """Where ``nft-firewall`` answers probes (TCP, HTTP and HTTPS on the same port)."""
-    probe_path: str = "/health"
-    """Where ``nft-firewall`` answers HTTP and HTTPS probes with 200."""
-    standby_of: Address | None = None
-    """``nft-firewall`` only: answer 503 while the appliance at this address answers 200."""
-    loopback_addresses: tuple[Address, ...] = ()
-    """Addresses the machine owns on its loopback, e.g. the frontend when floating IP is on."""
-
-
 class Machine(Document):
     """A machine: a runtime and one or more network interfaces."""
 
     name: Name
-    """Unique in the document; its namespace is ``<lab>-<name>``. Not ``fabric``, ``internet`` or ``controller``."""
-    runtime: NamespaceRuntime = NamespaceRuntime()
+    """Unique in the document; its namespace is ``<lab>-<name>``. A few names are the lab's own, e.g. ``fabric``."""
+    runtime: Runtime = NamespaceRuntime()
     """What the machine is made of; an idle namespace when not given."""
     network_interfaces: tuple[NetworkInterface, ...] = Field(min_length=1, max_length=8)
     """``eth0``, ``eth1``, … in this order."""
+    access: Access | None = None
+    """How the lab talks to it; containers and namespaces need none."""
+    configure: tuple[ConfigureStep, ...] = ()
+    """What is done to it after each start, when it answers."""
+    ready: Ready | None = None
+    """What ``up --wait`` waits for, beside the probes."""
+    diagnostics: tuple[str, ...] = ()
+    """Commands whose output is collected when a check fails."""
 
 
 class Internet(Document):

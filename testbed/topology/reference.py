@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.topology.descriptions import class_descriptions, key_descriptions
 from testbed.topology.model import Topology
+from testbed.topology.runtimes import ONE_LINE
 from testbed.topology.schema import json_schema
 
 if TYPE_CHECKING:
@@ -19,12 +20,24 @@ _HEAD = """# The topology document
 A YAML file with Azure's words, spelled as in the Azure SDK for Python. Unknown keys are errors. References are
 names: `subnet: hub/nva` is subnet `nva` of virtual network `hub`, `backend_address_pools: [nva-lb/nvas]` is pool
 `nvas` of load balancer `nva-lb`. `testbed validate FILE` lists every mistake at once, `testbed schema` prints the
-JSON Schema for editors. This page is made from the model in `testbed/topology/model.py`.
+JSON Schema for editors. This page is made from the model in `testbed/topology/`.
 """
 
 
-def _kind(schema: dict[str, Any]) -> str:
+#: Texts that have a form, by its pattern.
+_FORMS = {
+    ONE_LINE: "text",
+    r"^[1-9][0-9]{0,5}[MG]$": "amount, e.g. `512M`",
+    r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$": "MAC address",
+    r"^(accept-new|known-hosts [^\n\x00]+)$": "`accept-new` \\| `known-hosts FILE`",
+    r"^0?[0-7]{3}$": "mode, e.g. `'0644'`",
+}
+
+
+def _kind(schema: dict[str, Any]) -> str:  # noqa: PLR0911 - one case per form of a type
     """A type in a few words; parts of the document link to their section."""
+    if "oneOf" in schema:
+        return " \\| ".join(_kind(each) for each in schema["oneOf"])
     if "anyOf" in schema:
         return _kind(next(each for each in schema["anyOf"] if each.get("type") != "null"))
     if "$ref" in schema:
@@ -35,6 +48,9 @@ def _kind(schema: dict[str, Any]) -> str:
         if "prefixItems" in schema:
             return f"list of {len(schema['prefixItems'])}: {_kind(schema['prefixItems'][0])}"
         return f"list of {_kind(schema['items'])}"
+    if schema.get("type") == "object":
+        values = schema.get("patternProperties") or {"": schema["additionalProperties"]}
+        return f"mapping to {_kind(next(iter(values.values())))}"
     return _scalar(schema)
 
 
@@ -49,6 +65,8 @@ def _named(name: str) -> str:
 
 def _scalar(schema: dict[str, Any]) -> str:
     pattern = schema.get("pattern", "")
+    if pattern in _FORMS:
+        return _FORMS[pattern]
     if "25[0-5]" in pattern:
         return "prefix, e.g. `10.0.0.0/16`" if "/" in pattern else "address, e.g. `10.0.1.4`"
     if pattern:

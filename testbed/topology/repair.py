@@ -15,7 +15,7 @@ from testbed.topology.draft import Draft, locate
 from testbed.topology.findings import Finding
 from testbed.topology.model import Topology
 from testbed.topology.nodes import Node
-from testbed.topology.wording import closest, model_at, put
+from testbed.topology.wording import closest, model_at, put, untagged
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -120,7 +120,7 @@ class _Repair:
         """The nodes from below the root to the deepest one that exists on this way, each with its key."""
         way = []
         node: Node | None = self.root
-        for step in location:
+        for step in untagged(location):
             node = node.child(step) if node else None
             if node is None:
                 break
@@ -131,19 +131,20 @@ class _Repair:
         way = self._way(error["loc"])
         if way and way[-1][1].damaged:
             return  # too short only because of what was taken out
-        line, path = locate(self.root, error["loc"])
+        place = untagged(error["loc"])
+        line, path = locate(self.root, (*place, "kind") if error["type"] == "union_tag_invalid" else place)
         message, fix = put(error)
         finding = Finding("error", self.file, line, path, message, fix)
         self.findings.setdefault((path, message), finding)
 
     def _mend(self, error: ErrorDetails, way: list[tuple[str | int, Node]], renamed: dict[Location, Location]) -> None:
-        location = error["loc"]
+        location = untagged(error["loc"])
         depth = len(way)
         parent = way[depth - 2][1] if depth > 1 else self.root
         key = location[-1] if location else ""
         if error["type"] == "extra_forbidden":
             node = (parent.entries or {}).pop(str(key), None)
-            better = next((new[-1] for new, old in renamed.items() if old == location), None)
+            better = next((new[-1] for new, old in renamed.items() if old == error["loc"]), None)
             if node and better:
                 (parent.entries or {}).setdefault(str(better), node)
             elif node:
@@ -181,7 +182,7 @@ class _Repair:
             step = way[depth][0]
             parent = way[depth - 1][1] if depth else self.root
             in_pair = depth > 0 and way[depth - 1][0] == "between"
-            if (isinstance(step, int) and not in_pair) or step in ("runtime", "internet"):
+            if (isinstance(step, int) and not in_pair) or step in ("access", "internet", "ready", "runtime"):
                 list_key = str(way[depth - 1][0]) if isinstance(step, int) and depth else str(step)
                 self._take_out(parent, step, way[depth][1], list_key)
                 return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from testbed.topology import runtimes
 from testbed.topology.model import Topology
 
 if TYPE_CHECKING:
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
 
     from testbed.topology.nodes import Location
 
-__all__ = ["KINDS", "closest", "model_at", "one_of", "put"]
+__all__ = ["KINDS", "closest", "model_at", "one_of", "put", "untagged"]
 
 _SEE = "see docs/topology.md for the keys and their values"
+#: A runtime's models by their kind, which pydantic puts into the places of errors.
+_RUNTIMES: Mapping[object, type[BaseModel]] = {
+    "namespace": runtimes.NamespaceRuntime,
+    "container": runtimes.ContainerRuntime,
+    "vm": runtimes.VirtualMachineRuntime,
+    "external": runtimes.ExternalRuntime,
+}
 
 
 def closest(word: str, words: tuple[str, ...]) -> str | None:
@@ -41,11 +49,21 @@ def _inside(annotation: Any) -> Any:
     return next((found for each in get_args(annotation) if (found := _inside(each))), None)
 
 
+def untagged(location: Location) -> Location:
+    """The place as the document has it: without the kind that pydantic names behind ``runtime``."""
+    return tuple(
+        step for i, step in enumerate(location) if not (i and location[i - 1] == "runtime" and step in _RUNTIMES)
+    )
+
+
 def model_at(location: Location) -> type[BaseModel] | None:
     """The model whose keys stand at this place; ``None`` when it is a plain value."""
     model: Any = Topology
     for step in location:
         if isinstance(step, int):
+            continue
+        if model is runtimes.NamespaceRuntime and step in _RUNTIMES:
+            model = _RUNTIMES[step]
             continue
         field = model.model_fields.get(step)
         model = _inside(field.annotation) if field else None
@@ -96,7 +114,21 @@ def _enum(error: ErrorDetails) -> tuple[str, str]:
     return message, f"did you mean {near}? It can be {one_of(expected)}" if near else f"write {one_of(expected)}"
 
 
+#: What a text with a pattern of its own has to be, by its key.
+_FORMS = {
+    "memory": ("an amount of memory", "write mebibytes or gibibytes, e.g. 512M or 2G"),
+    "mac_address": ("the address of a network interface", "write it in lower case, e.g. 00:1b:21:3a:4c:5d"),
+    "host_key": ("a way to know a host key", "write accept-new, or known-hosts and a file"),
+    "mode": ("the mode of a file", "write it in quotes, e.g. '0644'"),
+}
+
+
 def _pattern(error: ErrorDetails) -> tuple[str, str]:
+    form = _FORMS.get(_key(error))
+    if form:
+        return f"{_short(error['input'])} is not {form[0]}", form[1]
+    if error["ctx"]["pattern"] == runtimes.ONE_LINE:
+        return f"{_key(error)} is {_short(error['input'])}", "write one line of text"
     if "/" in str(error["ctx"]["pattern"]):
         parts = "load_balancer/backend_address_pool" if "pools" in _key(error) else "virtual_network/subnet"
         return f"{_short(error['input'])} is not a reference of the form {parts}", "write both names, with one slash"
@@ -106,6 +138,8 @@ def _pattern(error: ErrorDetails) -> tuple[str, str]:
 
 def _string(error: ErrorDetails) -> tuple[str, str]:
     value = error["input"]
+    if form := _FORMS.get(_key(error)):
+        return f"{_key(error)} is {_short(value)}, not {form[0]}", form[1]
     plain = isinstance(value, str | int | float | bool)
     fix = "put it in quotes if the text is meant" if plain else "write a text"
     return f"{_key(error)} is {_short(value)}, not a text", fix
@@ -135,6 +169,18 @@ def _list(error: ErrorDetails) -> tuple[str, str]:
     return f"{_key(error)} is {_short(error['input'])}, not a list", "write a list: [a, b], or one '- ' line per item"
 
 
+def _dictionary(error: ErrorDetails) -> tuple[str, str]:
+    return f"{_key(error)} is {_short(error['input'])}, not a mapping", "write 'key: value' lines"
+
+
+def _runtime(error: ErrorDetails) -> tuple[str, str]:
+    kind = error["input"].get("kind")
+    message = f"{_short(kind)} is not a value of kind"
+    near = closest(str(kind), runtimes.RUNTIME_KINDS)
+    kinds = one_of(runtimes.RUNTIME_KINDS)
+    return message, f"did you mean {near}? It can be {kinds}" if near else f"write {kinds}"
+
+
 def _mapping(error: ErrorDetails) -> tuple[str, str]:
     model = model_at(error["loc"])
     keys = ", ".join(model.model_fields) if model else ""
@@ -162,17 +208,18 @@ KINDS: Mapping[str, Callable[[ErrorDetails], tuple[str, str]]] = {
     "address": _told,
     "bool_parsing": _boolean,
     "bool_type": _boolean,
+    "dict_type": _dictionary,
     "enum": _enum,
     "extra_forbidden": _extra,
     "float_parsing": _number,
     "float_type": _number,
+    "greater_than": _bound("above", "gt"),
     "greater_than_equal": _bound("from", "ge"),
     "int_from_float": _whole,
     "int_parsing": _whole,
     "int_parsing_size": _whole,
     "int_type": _whole,
     "less_than_equal": _bound("up to", "le"),
-    "literal_error": _enum,
     "missing": _missing,
     "model_type": _mapping,
     "string_pattern_mismatch": _pattern,
@@ -181,6 +228,7 @@ KINDS: Mapping[str, Callable[[ErrorDetails], tuple[str, str]]] = {
     "too_long": _too_long,
     "too_short": _too_short,
     "tuple_type": _list,
+    "union_tag_invalid": _runtime,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from testbed.topology.rules import addressing, balancing, names, probing, references, routing, runtimes
+from testbed.topology.rules import addressing, balancing, machines, names, probing, references, routing, runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ __all__ = ["CHECKS", "run_all"]
 
 CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = tuple(
     getattr(module, name)
-    for module in (names, addressing, references, routing, balancing, probing, runtimes)
+    for module in (names, addressing, references, routing, balancing, probing, runtimes, machines)
     for name in module.__all__
     if name.islower()
 )

@@ -42,6 +42,7 @@ __all__ = ["RESERVED", "duplicate_names", "reserved_names"]
 RESERVED = {
     "controller": "the process that probes the pool members",
     "fabric": "the namespace that stands for Azure's network",
+    "keeper": "the process that watches the containers",
     "internet": "the machine outside the trusted space; it comes with the key 'internet'",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from testbed.topology.model import ProbeProtocol, Program
+from testbed.topology.model import ProbeProtocol
+from testbed.topology.runtimes import NamespaceRuntime, Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +110,7 @@ def probe_answers(draft: Draft) -> Iterator[Finding]:
         probe = next((each for each in place.balancer.probes if each.name == place.rule.probe), None)
         for member in draft.lookup.members(place.pool) if probe else ():
             runtime = member.machine.runtime
-            if probe is None or runtime.program != Program.NFT_FIREWALL:
+            if probe is None or not isinstance(runtime, NamespaceRuntime) or runtime.program != Program.NFT_FIREWALL:
                 continue
             machine = ("machines", member.location[1], "runtime")
             if probe.port != runtime.probe_port:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.topology.lookup import InterfacePlace
-from testbed.topology.model import Program
+from testbed.topology.runtimes import ContainerRuntime, NamespaceRuntime, Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,11 +19,12 @@ __all__ = ["floating_frontends_owned", "single_interface_appliances", "standbys"
 def standbys(draft: Draft) -> Iterator[Finding]:
     """A standby is an appliance, and waits for another machine."""
     for i, machine in enumerate(draft.topology.machines):
-        active = machine.runtime.standby_of
-        if active is None:
+        runtime = machine.runtime
+        active = runtime.standby_of if isinstance(runtime, NamespaceRuntime) else None
+        if not isinstance(runtime, NamespaceRuntime) or active is None:
             continue
         location = ("machines", i, "runtime", "standby_of")
-        if machine.runtime.program != Program.NFT_FIREWALL:
+        if runtime.program != Program.NFT_FIREWALL:
             fix = "set program: nft-firewall, or remove standby_of"
             yield draft.error(location, "only program nft-firewall can be a standby", fix=fix)
         owners = [each for each in draft.lookup.owners(active) if isinstance(each, InterfacePlace)]
@@ -43,7 +44,10 @@ def floating_frontends_owned(draft: Draft) -> Iterator[Finding]:
             continue
         address = frontend.frontend.private_ip_address
         for member in draft.lookup.members(place.pool):
-            owned = address in member.machine.runtime.loopback_addresses
+            runtime = member.machine.runtime
+            if not isinstance(runtime, NamespaceRuntime | ContainerRuntime):
+                continue  # the machine's own affair
+            owned = address in runtime.loopback_addresses
             if member.interface.enable_ip_forwarding or owned or draft.lost(str(address)):
                 continue
             message = f"{member.machine.name} drops what is addressed to the floating frontend {address}"

@@ -13,7 +13,12 @@ from testbed.errors import LabError, MachineError
 
 def test_every_check_has_a_name_of_its_own_and_a_fix() -> None:
     """A report row can be found by its name, and each gap comes with something to do."""
-    checks = [*examination._computer(), *examination._inside("nowhere"), *examination._programs()]
+    checks = [
+        *examination._computer(),
+        *examination._inside("nowhere"),
+        *examination._programs(),
+        *examination._runtimes(),
+    ]
     names = [check.name for check in checks]
     assert len(set(names)) == len(names)
     assert all(check.fix and check.needed_for for check in checks)

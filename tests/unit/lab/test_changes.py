@@ -14,7 +14,7 @@ ROUTE = objects.Route("x-fabric", 50001, "10.0.0.4/32", gateway="10.0.0.4", link
 OTHER_ROUTE = objects.Route("x-fabric", 50001, "10.0.0.5/32", kind="blackhole")
 RULES = objects.Ruleset("x-fabric", ("ip testbed",), "one")
 NEW_RULES = objects.Ruleset("x-fabric", ("ip testbed",), "two")
-PROGRAM = objects.Program("x-a", "a", "echo", "{}")
+PROGRAM = objects.Instance("x-a", "a", "namespace", "echo", "{}")
 CONTROLLER = objects.Controller("x-fabric", "digest")
 ALL = (FABRIC, MACHINE, CABLE, UP, ADDRESS, ROUTE, OTHER_ROUTE, RULES, PROGRAM, CONTROLLER)
 
