@@ -34,4 +34,6 @@ def write(key: str, value: str) -> None:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and key.startswith("net.ipv6."):
             return
-        raise LabError(f"set sysctl {key}={value}: {error.strerror}") from error
+        reason = error.strerror or str(error)
+        fix = "sysctl -a lists the settings of this kernel; some come with a module (modprobe nf_conntrack, …)"
+        raise LabError(f"set sysctl {key}={value}: {reason.lower()}", fix=fix) from error

@@ -122,7 +122,7 @@ class VirtualMachineRuntime:
             "logappend": "on",
         }
         command = [
-            *(QEMU, "-name", f"guest={self._place.lab}-{machine},process=tb-vm", "-machine", "pc"),
+            *(QEMU, "-name", f"guest={self._place.lab}-{machine},process=tb-vm", "-machine", "pc,graphics=off"),
             *processor(config["accelerator"]),
             *("-m", config["memory"], "-smp", str(config["cpus"])),
             *("-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci"),
