@@ -107,6 +107,19 @@ def hub_and_spokes(name: str, appliances: int, next_hop: str, time_scale: float 
     }
 
 
+def container_appliances(name: str, count: int) -> dict[str, Any]:
+    """A hub and spokes whose appliances are containers of ``nft-firewall``."""
+    document = hub_and_spokes(name, count, "10.0.2.4")
+    for machine in document["machines"]:
+        if machine["name"].startswith("nva"):
+            machine["runtime"] = {
+                "kind": "container",
+                "build": "nft-firewall",
+                "sysctls": {"net.ipv4.ip_forward": 1, "net.netfilter.nf_conntrack_tcp_loose": 0},
+            }
+    return document
+
+
 def many_probes(name: str, members: int, rules: int) -> dict[str, Any]:
     """A pool whose members are probed once per rule: ``members`` x ``rules`` probes, at Azure's 5 s.
 

@@ -14,7 +14,7 @@ from testbed.errors import LabError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["KNOWN_HOSTS", "LabKey", "forget", "lab_key"]
+__all__ = ["KNOWN_HOSTS", "KeyPair", "forget", "key_pair", "lab_key"]
 
 #: File of the host keys seen, in OpenSSH's format; a host is called by its machine's name.
 KNOWN_HOSTS = "known_hosts"
@@ -22,7 +22,7 @@ _PAIR = "id_ed25519"
 
 
 @dataclass(frozen=True, slots=True)
-class LabKey:
+class KeyPair:
     """The files of both halves, and the public one as a line that ``authorized_keys`` takes."""
 
     private: Path
@@ -30,22 +30,31 @@ class LabKey:
     public: str
 
 
-def lab_key(state_directory: Path) -> LabKey:
-    """The lab's key pair, made when it is not there: ed25519, in OpenSSH's format, for ``ssh -i`` too.
-
-    ``id_ed25519`` (mode 0600) and ``id_ed25519.pub`` in the state directory. However many ask at once, there is one.
+def lab_key(state_directory: Path) -> KeyPair:
+    """The lab's own key pair, for ``ssh -i`` too: ``id_ed25519`` and ``id_ed25519.pub`` in the state directory.
 
     Raises:
         LabError: There is a private key that cannot be used.
     """
-    private, public = state_directory / _PAIR, state_directory / f"{_PAIR}.pub"
+    return key_pair(state_directory, _PAIR)
+
+
+def key_pair(state_directory: Path, name: str) -> KeyPair:
+    """A key pair of the state directory, made when it is not there: ed25519, in OpenSSH's format, private one 0600.
+
+    However many ask at once, there is one.
+
+    Raises:
+        LabError: There is a private key that cannot be used.
+    """
+    private, public = state_directory / name, state_directory / f"{name}.pub"
     with alone(state_directory):
         if not private.exists():
             replace(private, _new_private_key(), 0o600)
         line = f"{_public_key(private)} testbed-{state_directory.name}"
         if not public.exists() or public.read_text() != f"{line}\n":
             replace(public, f"{line}\n", 0o644)
-    return LabKey(private, public, line)
+    return KeyPair(private, public, line)
 
 
 def _new_private_key() -> str:

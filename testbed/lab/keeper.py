@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -97,11 +98,13 @@ class _Keeper:
                 if not self._adopt(plan, machine):
                     faults.unplug(machine)
                     return
+                began = time.monotonic()
                 changed = healing.heal(plan, machine, start=False)
+                took = (time.monotonic() - began) * 1000
                 if in_force := faults.active(self._state).get(name):
                     faults.write_wire(plan, machine, in_force)  # the new namespace knows nothing of them
             if changed:
-                self._event("container", machine=name, state="wired")
+                self._event("container", machine=name, state="wired", duration_ms=round(took, 3))
                 readiness.configure(plan, topology, [machine])
         except TestbedError as error:
             self._say(error)

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed.errors import InputError
+
+if TYPE_CHECKING:
+    from testbed.access.keys import KeyPair
 
 __all__ = ["added_files", "seed_files"]
 
 
-def seed_files(lab: str, machine: str, config: dict[str, Any], public_key: str) -> dict[str, str]:
+def seed_files(
+    lab: str, machine: str, config: dict[str, Any], lab_key: KeyPair | None = None, host_key: KeyPair | None = None
+) -> dict[str, str]:
     """Names and texts of a seed's files.
 
     Args:
         lab: Name of the lab.
         machine: Name of the machine, which becomes its host name.
         config: Of the instance (:func:`testbed.plan.instances.virtual_machines`).
-        public_key: The lab's, used when the seed has a user name for it.
+        lab_key: Lets the seed's user in, if there is one.
+        host_key: The machine's own, so that it has the same one each time it starts.
 
     Raises:
         InputError: The user data is in a file that cannot be read.
@@ -30,15 +36,15 @@ def seed_files(lab: str, machine: str, config: dict[str, Any], public_key: str) 
     seed = config["seed"]
     files = {
         "meta-data": json.dumps({"instance-id": f"{lab}-{machine}", "local-hostname": machine}) + "\n",
-        "user-data": _user_data(machine, seed, public_key),
+        "user-data": _user_data(machine, seed, lab_key, host_key),
     }
     if seed["network_config"]:
         files["network-config"] = json.dumps(_network(config["interfaces"]), indent=1) + "\n"
     return files
 
 
-def _user_data(machine: str, seed: dict[str, Any], public_key: str) -> str:
-    """The user's own, or a small one with the lab's key; JSON is YAML."""
+def _user_data(machine: str, seed: dict[str, Any], lab_key: KeyPair | None, host_key: KeyPair | None) -> str:
+    """The user's own, or a small one with the keys; JSON is YAML."""
     if seed["user_data"] is not None:
         return str(seed["user_data"])
     if seed["user_data_file"] is not None:
@@ -49,9 +55,11 @@ def _user_data(machine: str, seed: dict[str, Any], public_key: str) -> str:
             message = f"machine {machine!r}: user data {seed['user_data_file']}: {reason}"
             raise InputError(message, fix="paths start at the document") from error
     data: dict[str, Any] = {}
-    if seed["username"] is not None:
-        data["ssh_authorized_keys"] = [public_key]
-        user = {"name": seed["username"], "ssh_authorized_keys": [public_key]}
+    if host_key is not None:
+        data["ssh_keys"] = {"ed25519_private": host_key.private.read_text(), "ed25519_public": host_key.public}
+    if seed["username"] is not None and lab_key is not None:
+        data["ssh_authorized_keys"] = [lab_key.public]
+        user = {"name": seed["username"], "ssh_authorized_keys": [lab_key.public]}
         if seed["username"] == "root":
             data["disable_root"] = False
         else:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.access.keys import forget, lab_key
+from testbed.access.keys import forget, key_pair, lab_key
 from testbed.deadline import wait_for
 from testbed.errors import InputError, LabError, MachineError
 from testbed.kernel import namespaces, processes
@@ -66,7 +66,7 @@ class VirtualMachineRuntime:
             processor(config["accelerator"])
             added_files(each.machine, config["files"])
             if config["seed"]:
-                seed_files(self._place.lab, each.machine, config, "")
+                seed_files(self._place.lab, each.machine, config)
 
     def start(self, instances: Sequence[Instance]) -> dict[str, Process]:
         """Start QEMU for each, and wait until all answer; the guests boot on."""
@@ -162,14 +162,16 @@ class VirtualMachineRuntime:
     def _seed(self, machine: str, config: dict[str, Any]) -> Path:
         folder = self._place.directory / f"{machine}.seed"
         folder.mkdir(mode=0o700, exist_ok=True)
-        for name, text in seed_files(self._place.lab, machine, config, lab_key(self._place.directory).public).items():
+        state = self._place.directory
+        keys = lab_key(state), key_pair(state, f"{machine}.host_key")
+        for name, text in seed_files(self._place.lab, machine, config, *keys).items():
             (folder / name).write_text(text)
         return folder
 
     def _kernel(self, machine: str, config: dict[str, Any]) -> list[str]:
         if not config["kernel"]:
             return []
-        if not config["disk"]:
+        if not config["disk"] and not config["seed"]:
             forget(self._place.directory, machine)
         words = ["-kernel", config["kernel"], "-append", f"console=ttyS0 {config['append']}".strip()]
         if config["initrd"]:

@@ -32,7 +32,7 @@ def boxes(tmp_path: Path) -> Iterator[tuple[str, str]]:
             box = f"{name}-box"
             namespaces.create(box, box)
             stack.callback(namespaces.delete, box)
-            stack.callback(lambda name=name: subprocess.run(["ip", "link", "del", name], check=False))
+            stack.callback(subprocess.run, ["ip", "link", "del", name], check=False)
             mac = f"02:00:00:00:00:5{number}"
             ip("link", "add", name, "type", "veth", "peer", "eth0", "address", mac, "netns", namespace_pid(box))
             ip("link", "set", name, "up")

@@ -78,3 +78,38 @@ def test_an_address_that_goes_takes_its_routes_with_it() -> None:
     wanted = tuple(moved if each is ADDRESS else each for each in ALL)
     changes = difference((*wanted, default), (*ALL, default))
     assert list(changes) == [*remove(ADDRESS), *add(moved, default)]
+
+
+CONTAINER = objects.Instance("x-a", "a", "container", "image", "{}")
+OTHER_CONTAINER = objects.Instance("x-a", "a", "container", "image", '{"memory": "1G"}')
+CONTAINED = (FABRIC, CONTAINER, CABLE, UP, ADDRESS, ROUTE, OTHER_ROUTE, RULES, CONTROLLER)
+TAP, WIRE = objects.Tap("x-a", "tap0"), objects.Ruleset("x-a", ("netdev testbed",), "wire")
+MACHINE_VM = objects.Instance("x-a", "a", "vm", "disk", "{}")
+VIRTUAL = (FABRIC, MACHINE, CABLE, UP, TAP, WIRE, ROUTE, OTHER_ROUTE, RULES, MACHINE_VM, CONTROLLER)
+
+
+def test_another_container_takes_its_namespace_and_cables_with_it() -> None:
+    """All that was in it is made anew in the new one; the rest of the fabric, and the controller, are left alone."""
+    wanted = tuple(OTHER_CONTAINER if each is CONTAINER else each for each in CONTAINED)
+    changes = list(difference(wanted, CONTAINED))
+    assert changes == [*remove(CABLE, CONTAINER), *add(OTHER_CONTAINER, CABLE, UP, ADDRESS, ROUTE)]
+
+
+def test_a_namespace_becomes_a_container() -> None:
+    """The old namespace goes with its program before the container brings the new one."""
+    changes = list(difference(CONTAINED, ALL))
+    assert changes == [*remove(CABLE, PROGRAM, MACHINE), *add(CONTAINER, CABLE, UP, ADDRESS, ROUTE)]
+
+
+def test_a_new_virtual_machine_keeps_its_wiring() -> None:
+    """Its namespace, cable, tap and wire are not its own: only QEMU is another one."""
+    bigger = objects.Instance("x-a", "a", "vm", "disk", '{"memory": "1G"}')
+    wanted = tuple(bigger if each is MACHINE_VM else each for each in VIRTUAL)
+    assert list(difference(wanted, VIRTUAL)) == [*remove(MACHINE_VM), *add(bigger)]
+
+
+def test_a_wire_is_made_again_with_its_cable_and_leaves_the_controller_alone() -> None:
+    """The kernel drops a hook with its device; the fabric's own tables are not touched."""
+    wanted = tuple(WIDER if each is CABLE else each for each in VIRTUAL)
+    changes = list(difference(wanted, VIRTUAL))
+    assert changes == [*remove(CABLE), *add(WIDER, UP, WIRE, ROUTE)]

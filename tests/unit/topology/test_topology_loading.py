@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.errors import DocumentError
-from testbed.topology import model
+from testbed.topology import model, runtimes
+from testbed.topology.document import Document
 from testbed.topology.findings import Finding
 from testbed.topology.loading import check, check_text, load
 from testbed.topology.nodes import MAX_BYTES
@@ -145,7 +146,9 @@ def test_the_longest_names_fit_the_kernel() -> None:
     assert len(f"/run/testbed/{LONGEST}/{LONGEST}.sock") <= 107
 
 
-PARTS = [each for each in vars(model).values() if isinstance(each, type) and issubclass(each, model.Document)]
+PARTS = [
+    each for each in (vars(model) | vars(runtimes)).values() if isinstance(each, type) and issubclass(each, Document)
+]
 KEYS = sorted({key for part in PARTS for key in part.model_fields})
 WORDS = st.sampled_from(["hub", "hub/nva", "nva-lb/nvas", "10.0.0.0/16", "10.0.1.4", "All", "fe80::1", "", "0", "x y"])
 VALUES = st.recursive(

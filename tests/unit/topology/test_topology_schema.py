@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.topology import model
+from testbed.topology import model, runtimes
 from testbed.topology.descriptions import class_descriptions, key_descriptions
+from testbed.topology.document import Document
 from testbed.topology.reference import markdown
 from testbed.topology.schema import DIALECT, json_schema
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 PARTS = sorted(
-    (each for each in vars(model).values() if isinstance(each, type) and issubclass(each, model.Document)),
+    (each for each in (vars(model) | vars(runtimes)).values() if isinstance(each, type) and issubclass(each, Document)),
     key=lambda each: each.__name__,
 )
 
@@ -28,7 +29,7 @@ def test_the_reference_page_is_current() -> None:
     assert (ROOT / "docs" / "topology.md").read_text() == markdown()
 
 
-@pytest.mark.parametrize("part", [each for each in PARTS if each is not model.Document], ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", [each for each in PARTS if each is not Document], ids=lambda part: part.__name__)
 def test_every_key_is_explained(part: type[BaseModel]) -> None:
     """No key without a meaning, in the page as in the schema."""
     assert class_descriptions()[part.__name__]
