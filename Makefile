@@ -34,6 +34,8 @@ venv: .venv/.installed-run ## install what a lab needs, so that .venv/bin/testbe
 	@touch $@
 
 .venv/.installed-bench: .venv/.installed-run
+	@scripts/install images
+	@scripts/install vm
 	@scripts/install bench
 	@touch $@
 
@@ -72,9 +74,10 @@ lint: .venv/.installed-test ## ruff, mypy --strict, shellcheck
 	.venv/bin/mypy --strict
 	shellcheck scripts/install scripts/docker .ci/run $$(git ls-files containers | xargs grep -lE "^#!/bin/(ba)?sh")
 
-bench: .venv/.installed-bench ## measure; prints medians and writes results/bench.json
+bench: .venv/.installed-bench docker ## measure; prints medians and writes results/bench.json
 	$(root) .venv/bin/python -m bench
 
 clean: ## remove what make has made here; labs stay up
 	rm -rf .venv build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf containers/vm-firewall/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ __all__ = ["GROUPS", "VERBS", "Parser", "Verb", "make_parser", "parse", "verb_mo
 
 #: Headings of ``testbed --help`` and their verbs, in the order of a first tour.
 GROUPS = {
-    "this machine": ("doctor",),
+    "this machine": ("doctor", "images"),
     "topology documents": ("validate", "plan", "graph", "schema"),
     "labs": ("up", "list", "status", "down"),
     "proof": ("verify", "fault", "events"),

@@ -35,7 +35,8 @@ def processor(wanted: str) -> tuple[str, ...]:
             f"KVM starts no guest here: {reason}", fix="set accelerator: auto (or tcg: slower, but runs)"
         )
     if wanted == "tcg" or reason:
-        return ("-accel", "tcg,thread=multi", "-cpu", "max")
+        # With a larger cache of translated code each reset takes longer than the one before.
+        return ("-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max")
     return ("-accel", "kvm", "-cpu", "host")
 
 

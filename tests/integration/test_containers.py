@@ -273,6 +273,32 @@ def test_configure_and_ready(lab: Callable[..., str], tmp_path: Path) -> None:
     assert "default via 10.0.1.1" in report["diagnostics"]["nva1"]
 
 
+def test_an_image_of_ones_own_with_a_health_check(tmp_path: Path) -> None:
+    """``build`` takes a folder beside the document; ``container_health`` waits for what its HEALTHCHECK says."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(
+        f"FROM {need_busybox()}\n"
+        'ENTRYPOINT ["sh", "-c", "mkdir -p /www && echo ok > /www/health && exec httpd -f -p 8080 -h /www"]\n'
+        'HEALTHCHECK --interval=1s CMD ["cat", "/tmp/healthy"]\n'
+    )
+    path = document(tmp_path, FORWARDS, name="own", image="replaced")
+    text = path.read_text().replace('image: "replaced"', "build: mine")
+    path.write_text(text.replace("  - name: web1", "    ready: {container_health: true}\n  - name: web1"))
+    name = f"own{os.getpid()}"
+    done = testbed("up", path, "--lab", name, "--time-scale", "0.02", "--wait", "2", check=False)
+    try:
+        assert done.status == 1
+        assert "container health: starting" in done.err
+        testbed("exec", name, "nva1", "--", "sh", "-c", "echo > /tmp/healthy")
+        testbed("up", path, "--lab", name, "--time-scale", "0.02", "--wait", "30")
+    finally:
+        testbed("down", name)
+        with closing(engine()) as client:
+            for image in client.images.list("testbed/mine"):
+                client.images.remove(image.id, force=True)
+
+
 def test_a_time_out_shows_what_was_seen_last(tmp_path: Path) -> None:
     """The condition, its last state and the end of the log are told; the lab stays unless --rollback says otherwise."""
     path = document(tmp_path, f"{FORWARDS}, command: [sh, -c, 'echo I am here; exec sleep 600']")
