@@ -296,7 +296,7 @@ def test_an_image_of_ones_own_with_a_health_check(tmp_path: Path) -> None:
         testbed("down", name)
         with closing(engine()) as client:
             for image in client.images.list("testbed/mine"):
-                client.images.remove(image.id, force=True)
+                client.images.remove(str(image.id), force=True)
 
 
 def test_a_time_out_shows_what_was_seen_last(tmp_path: Path) -> None:
