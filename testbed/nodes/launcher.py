@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["PROGRAMS", "Launched", "ProgramSpec", "launch"]
 
 #: Kind of program, and the module whose ``run`` it is.
-PROGRAMS = {"echo": "testbed.nodes.echo", "nft-firewall": "testbed.nodes.nft_firewall"}
+PROGRAMS = {
+    "dhcp": "testbed.nodes.dhcp",
+    "echo": "testbed.nodes.echo",
+    "nft-firewall": "testbed.nodes.nft_firewall",
+}
 _READY = b"ready"
 _READY_SECONDS = 30.0
 _LOG_TAIL = 2000

@@ -6,10 +6,9 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.instances import tap_name
+from testbed.plan.instances import PLATFORM_ROUTES, tap_name
 from testbed.plan.network import ToInternet, ToNetworkInterface
 from testbed.plan.numbers import MEMBER_MASK, TABLE_MASK, Numbers, member_table, network_table, table_mark
-from testbed.plan.ruleset import PROBE_SOURCE
 from testbed.topology.runtimes import ContainerRuntime, ExternalRuntime, NamespaceRuntime, VirtualMachineRuntime
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ FABRIC_MAC = "12:34:56:78:9a:bc"
 MTU = 1500
 #: nftables table that joins the two ends of a cable, in the namespaces of machines with a kernel of their own.
 WIRE_TABLE = "netdev testbed"
-_METADATA = "169.254.169.254"
 MAIN_TABLE = 254
 FABRIC_SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": "1",
@@ -91,7 +89,7 @@ def _guest(machine: Machine, runtime: NamespaceRuntime | ContainerRuntime) -> It
         yield objects.Address(here, "lo", f"{address}/32")
     primary = machine.network_interfaces[0]
     # As Azure's DHCP does: the platform's addresses by the primary network interface only.
-    for destination in ("0.0.0.0/0", f"{PROBE_SOURCE}/32", f"{_METADATA}/32"):
+    for destination in PLATFORM_ROUTES:
         yield objects.Route(here, MAIN_TABLE, destination, gateway=primary.gateway, link=primary.name)
     if isinstance(runtime, ContainerRuntime):
         for key, value in runtime.sysctls.items():

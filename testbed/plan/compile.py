@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, fabric_routes, machine_objects, steering
-from testbed.plan.instances import Surroundings, container, programs, virtual_machines
+from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, MTU, fabric_routes, machine_objects, steering
+from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
 from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
 from testbed.plan.numbers import Numbers, table_mark
@@ -55,7 +55,8 @@ def compile_plan(
     outside = _internet(topology, lab, numbers)
     link = _internet_link(topology, network, outside, numbers)
     everyone = (*machines, outside) if outside else machines
-    ruleset = fabric_ruleset(network, interfaces, rules, link, topology.time_scale)
+    server = dhcp(fabric, machines, MTU)
+    ruleset = fabric_ruleset(network, interfaces, rules, link, topology.time_scale, dhcp=server is not None)
     made: list[objects.KernelObject] = [objects.Namespace(fabric)]
     around = Surroundings(topology, lab, state_directory, folder, images)
     made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
@@ -68,6 +69,7 @@ def compile_plan(
     made += fabric_routes(fabric, network, interfaces, outside, numbers)
     made += steering(fabric, rules)
     made.append(objects.Ruleset(fabric, ("ip testbed",), ruleset))
+    made += [server] if server else []
     made += virtual_machines(everyone, around)
     made += programs(everyone, around)
     if rules:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
+from testbed.plan.ruleset import PROBE_SOURCE
 from testbed.topology.runtimes import ContainerRuntime, NamespaceRuntime, VirtualMachineRuntime
 
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from testbed.plan.model import Machine
     from testbed.topology import model
 
-__all__ = ["Surroundings", "container", "programs", "virtual_machines"]
+__all__ = ["DHCP", "PLATFORM_ROUTES", "Surroundings", "container", "dhcp", "programs", "tap_name", "virtual_machines"]
+
+#: Name of the DHCP server among the lab's processes; no machine may have it.
+DHCP = "dhcp"
+_METADATA = "169.254.169.254"
+#: What a guest reaches by its primary network interface only.
+PLATFORM_ROUTES = ("0.0.0.0/0", f"{PROBE_SOURCE}/32", f"{_METADATA}/32")
 
 
 class Surroundings:
@@ -116,6 +123,27 @@ def virtual_machines(machines: tuple[Machine, ...], around: Surroundings) -> Ite
             },
         }
         yield _instance(machine, machine.summary, config)
+
+
+def dhcp(fabric: str, machines: tuple[Machine, ...], mtu: int) -> objects.Instance | None:
+    """The platform's DHCP server, for machines with a kernel of their own; None when there are none."""
+    leases = {
+        each.fabric_name: {
+            "machine": machine.name,
+            "mac": each.mac,
+            "address": f"{each.address}/{each.prefix_length}",
+            "gateway": "" if position else each.gateway,
+            "mtu": mtu,
+            "routes": () if position else PLATFORM_ROUTES,
+            "server": PROBE_SOURCE,
+        }
+        for machine in machines
+        if machine.runtime in ("vm", "external")
+        for position, each in enumerate(machine.network_interfaces)
+    }
+    if not leases:
+        return None
+    return objects.Instance(fabric, DHCP, "namespace", DHCP, json.dumps({"leases": leases}, sort_keys=True))
 
 
 def _username(machine: Machine) -> str | None:

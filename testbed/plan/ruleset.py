@@ -74,9 +74,11 @@ def fabric_ruleset(
     rules: tuple[Rule, ...],
     internet: InternetLink | None,
     time_scale: float,
+    *,
+    dhcp: bool = False,
 ) -> str:
-    """The text that defines ``table ip testbed`` of a fabric."""
-    writer = _Writer(network, interfaces, rules, internet, time_scale)
+    """The text that defines ``table ip testbed`` of a fabric; with ``dhcp`` it hears what asks for an address."""
+    writer = _Writer(network, interfaces, rules, internet, time_scale, dhcp=dhcp)
     lines = writer.lines()
     # An empty chain names the version, so that what is loaded can be told from what should be.
     version = blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()
@@ -93,9 +95,11 @@ class _Writer:
         rules: tuple[Rule, ...],
         internet: InternetLink | None,
         time_scale: float,
+        *,
+        dhcp: bool,
     ) -> None:
         self._interfaces, self._rules, self._internet = interfaces, rules, internet
-        self._time_scale = time_scale
+        self._time_scale, self._dhcp = time_scale, dhcp
         self._subnets = {view.key: view for view in network.subnets}
         self._intervals = {view.key: network.intervals(view) for view in network.subnets}
 
@@ -157,6 +161,7 @@ class _Writer:
             senders.append(f'"{self._internet.fabric_name}" : goto from_internet')
         rules = [
             "type filter hook prerouting priority raw; policy accept;",
+            *(["ip daddr 255.255.255.255 udp dport 67 notrack accept"] if self._dhcp else []),
             f"iifname vmap {{ {', '.join(senders)} }}",
             'iifname != "lo" drop comment "not a cable of this lab"',
         ]
@@ -271,9 +276,11 @@ class _Writer:
         received = [
             "type filter hook input priority filter; policy drop;",
             'iifname "lo" accept',
+            *(["ip daddr 255.255.255.255 udp dport 67 accept"] if self._dhcp else []),
             # An answer that comes by another cable than the probe went is lost, as in Azure (machines with two NICs).
             f"ip daddr {PROBE_SOURCE} iifname . ip saddr != {{ {probed} }} drop" if probed else "drop",
             f"ip daddr {PROBE_SOURCE} tcp flags & (syn | ack) != syn accept",
+            *([f"ip daddr {PROBE_SOURCE} udp dport 67 accept"] if self._dhcp else []),
             f"ip daddr {PROBE_SOURCE} icmp type destination-unreachable accept",
         ]
         sent = [

@@ -18,16 +18,8 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev 2>/dev/null
 modprobe -a virtio_pci virtio_net || { modprobe virtio_pci; modprobe virtio_net; }
-for word in $(cat /proc/cmdline); do
-    case $word in
-    nva.address=*) address=${word#*=} ;;
-    nva.gateway=*) gateway=${word#*=} ;;
-    esac
-done
 ip link set lo up
-ip link set eth0 up
-ip addr add "$address" dev eth0
-ip route add default via "$gateway" dev eth0
+udhcpc -i eth0 -n -q || ipconfig -c dhcp -t 60 eth0
 echo 1 > /proc/sys/net/ipv4/ip_forward
 cat > /health <<'END'
 #!/bin/sh
@@ -54,11 +46,8 @@ def kernel_and_initrd() -> tuple[Path, Path]:
     return pytest.fail("there is no stock kernel here: apt-get install debian-installer-12-netboot-amd64")
 
 
-def runtime(number: int, more: str = "") -> str:
+def runtime() -> str:
     """The ``runtime`` of one such machine, whose script stands beside the document as ``router.sh``."""
     kernel, initrd = kernel_and_initrd()
-    words = f"quiet rdinit=/router nva.address=10.0.1.{3 + number}/24 nva.gateway=10.0.1.1"
-    return (
-        f"{{kind: vm, kernel: {kernel}, initrd: {initrd}, append: {words}, "
-        f"files: {{/router: router.sh}}, memory: 512M{more}}}"
-    )
+    files = "append: quiet rdinit=/router, files: {/router: router.sh}"
+    return f"{{kind: vm, kernel: {kernel}, initrd: {initrd}, {files}, memory: 512M}}"

@@ -79,7 +79,7 @@ def state_of(lab: str, machine: str) -> str:
 
 def test_a_stock_kernel_is_an_nva(lab: Callable[..., str], tmp_path: Path) -> None:
     """Symmetric, evenly spread, and a failover measured; TCP goes through with whole checksums, much of it at once."""
-    name = lab(document(tmp_path, stock.runtime(1), stock.runtime(2)), time_scale=SCALE, wait=120)
+    name = lab(document(tmp_path, stock.runtime(), stock.runtime()), time_scale=SCALE, wait=120)
     assert testbed("verify", name, "--json", timeout=300).json["verdict"] == "pass"
     server = testbed("exec", name, "web2", "--", "sh", "-c", "iperf3 -s -1 -D -p 5300")
     assert server.status == 0
@@ -119,7 +119,7 @@ def test_a_stock_kernel_is_an_nva(lab: Callable[..., str], tmp_path: Path) -> No
 
 def test_down_without_state_ends_virtual_machines(lab: Callable[..., str], tmp_path: Path) -> None:
     """Who lives in the lab's namespaces belongs to it."""
-    name = lab(document(tmp_path, stock.runtime(1)), time_scale=SCALE, wait=120)
+    name = lab(document(tmp_path, stock.runtime()), time_scale=SCALE, wait=120)
     process = processes.identify(pid_of(name, "nva1"))
     for path in Path("/run/testbed", name).iterdir():
         path.unlink()

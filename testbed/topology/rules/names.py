@@ -41,6 +41,7 @@ __all__ = ["RESERVED", "duplicate_names", "reserved_names"]
 #: Machine names the lab uses for its own namespaces and files.
 RESERVED = {
     "controller": "the process that probes the pool members",
+    "dhcp": "the process that gives machines with a kernel of their own their addresses",
     "fabric": "the namespace that stands for Azure's network",
     "keeper": "the process that watches the containers",
     "internet": "the machine outside the trusted space; it comes with the key 'internet'",
