@@ -128,9 +128,24 @@ def _make_ready(plan: Plan, patience: float | None) -> LabStatus | None:
         deadline = time.monotonic() + patience
         readiness.wait_until_ready(plan, seconds=patience, say=_say)
         left = max(deadline - time.monotonic(), 0.0)
-        return wait_until_healthy(plan, seconds=left, say=say if sys.stderr.isatty() else None)
+        try:
+            return wait_until_healthy(plan, seconds=left, say=say if sys.stderr.isatty() else None)
+        except DeadlineError as error:
+            raise DeadlineError(error.message + _logs_of_unhealthy(plan), fix=error.fix) from error
     except DeadlineError as error:
         raise VerdictError(error.message, fix=error.fix) from error
+
+
+def _logs_of_unhealthy(plan: Plan) -> str:
+    """The last lines that containers and virtual machines said whose probes are not up."""
+    from testbed.lab.readiness import last_words
+    from testbed.lab.status import read_status
+
+    names = dict.fromkeys(each.machine for each in read_status(plan).members if not each.healthy)
+    machines = [plan.machine(name) for name in names]
+    return "".join(
+        f"\n{each.name}:{last_words(plan, each)}" for each in machines if each.runtime in ("container", "vm")
+    )
 
 
 def _print_summary(plan: Plan, status: LabStatus | None) -> None:

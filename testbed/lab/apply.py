@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from testbed.errors import LabError, TestbedError
 from testbed.kernel import devices, namespaces, nft, processes, sysctl
 from testbed.kernel.netlink import Netlink, RouteEntry, RuleEntry
-from testbed.lab import controller, keeping
+from testbed.lab import controller, daemons
 from testbed.lab.state import Running
 from testbed.plan import objects
 from testbed.plan.describe import title
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
     from testbed.runtimes.base import Runtime
 
-__all__ = ["Applier", "remove_namespaces"]
+__all__ = ["KEEPER", "Applier", "remove_namespaces"]
+
+#: Its name among the lab's processes; no machine may have it.
+KEEPER = "keeper"
 
 
 class Applier:
@@ -112,7 +115,7 @@ class Applier:
             case objects.Controller():
                 controller.start(self._plan, self._state, thing.config)
             case objects.Keeper():
-                keeping.start(self._plan, self._state, thing.config)
+                self._start_keeper(thing.config)
             case objects.Tap() | objects.Macvlan() | objects.MovedLink() | objects.NoChecksumOffload():
                 self._add_device(thing)
 
@@ -144,9 +147,9 @@ class Applier:
             case objects.Instance():
                 self._stop(thing)
             case objects.Controller():
-                controller.stop(self._state)
+                daemons.stop(self._state, controller.NAME)
             case objects.Keeper():
-                keeping.stop(self._state)
+                daemons.stop(self._state, KEEPER)
 
     def _add_cable(self, veth: objects.Veth) -> None:
         netlink = self._netlink(veth.namespace)
@@ -202,6 +205,15 @@ class Applier:
     def _unload(self, ruleset: objects.Ruleset) -> None:
         with namespaces.entered(ruleset.namespace):
             nft.run(nft.replacing("", ruleset.tables))
+
+    def _start_keeper(self, config: str) -> None:
+        """Start it; it goes into the fabric's namespace when it hears the engine."""
+        fabric, lab = self._plan.fabric, self._plan.lab
+
+        def problem(process: processes.Process) -> str:
+            return "" if process.inside(fabric) else "it does not hear the engine yet"
+
+        daemons.start(self._state, KEEPER, "testbed.lab.keeper", lab, config=config, problem=problem)
 
     def _runtime(self, kind: str) -> Runtime:
         return runtime(kind, Place(self._plan.lab, self._state.directory))

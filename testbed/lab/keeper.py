@@ -4,13 +4,12 @@ A container that starts anew has a new network namespace without any cable: the 
 steps of its set-up. One that has ended is unplugged: its namespace lives on by its name, and would forward. When the
 engine goes away it waits for it, and then looks after all containers.
 
-``python -m testbed.lab.keeper LAB``. Its main thread is in the fabric's namespace, which is how it is found without
-any state; it works in a second thread, which stays where the engine is reached.
+``python -m testbed.lab.keeper LAB``. Its main thread goes into the fabric's namespace when it hears the engine, which
+is how it is found without any state; it works in a second thread, which stays where the engine is reached.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -146,7 +145,6 @@ def main(lab: str) -> int:
     worker.start()
     ready.wait()
     namespaces.enter(plan.fabric)
-    os.write(1, b"ready\n")
     stop.wait()
     return 0
 

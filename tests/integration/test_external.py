@@ -94,6 +94,32 @@ def test_boxes_on_network_interfaces_are_nvas(boxes: tuple[str, str], lab: Calla
     assert "testbed-home" not in ip("-o", "link")
 
 
+#: What BusyBox's DHCP client runs when it has been answered.
+TAKE = """#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip address add "$ip/$mask" dev "$interface"
+[ -z "$router" ] || ip route add default via "$router" onlink dev "$interface"
+echo "$serverid $staticroutes $hostname $lease"
+"""
+
+
+def test_a_box_gets_its_address_by_dhcp(boxes: tuple[str, str], lab: Callable[..., str], tmp_path: Path) -> None:
+    """As a machine in Azure: the address of the document, the way out, and the way to the platform."""
+    lab(document(tmp_path, f"parent: {boxes[0]}", f"interface: {boxes[1]}"))
+    script = tmp_path / "take"
+    script.write_text(TAKE)
+    script.chmod(0o755)
+    for number, name in enumerate(boxes):
+        box = f"{name}-box"
+        inside(box, "ip", "address", "flush", "dev", "eth0")
+        said = inside(box, "busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", str(script), "-O", "staticroutes")
+        assert said.split()[0] == "168.63.129.16"
+        assert "168.63.129.16/32 10.0.1.1" in said
+        assert f"box{number + 1}" in said
+        assert f"10.0.1.{4 + number}/24" in inside(box, "ip", "address", "show", "dev", "eth0")
+        assert "default via 10.0.1.1" in inside(box, "ip", "route")
+
+
 def test_a_moved_interface_comes_back_without_state(
     boxes: tuple[str, str], lab: Callable[..., str], tmp_path: Path
 ) -> None:
