@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from testbed.errors import MachineError
+from testbed.errors import LabError, MachineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from docker import DockerClient
 
-__all__ = ["address", "engine"]
+__all__ = ["address", "engine", "refusals", "words"]
 
 _DEFAULT = "unix:///var/run/docker.sock"
 _CONNECT_SECONDS = 5.0
@@ -69,3 +72,28 @@ def _silent(where: str, why: str, *, fix: str = "") -> MachineError:
     return MachineError(
         f"the Docker engine does not answer at {where}: {why}", fix=fix or "start it, or unset DOCKER_HOST"
     )
+
+
+def words(error: Exception) -> str:
+    """What the engine says, without the address of its socket."""
+    return str(getattr(error, "explanation", None) or error).strip()
+
+
+@contextmanager
+def refusals(what: str, *, fix: str = "") -> Iterator[None]:
+    """What the engine refuses in the block, and its end in the middle of it, as an error of the testbed.
+
+    Args:
+        what: Was tried, for the message.
+        fix: What the user can do about it.
+
+    Raises:
+        LabError: The engine refused, or went away.
+    """
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        raise LabError(f"{what}: {words(error)}", fix=fix or "look at the engine: docker info") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import LabError, MachineError
-from testbed.images.engine import engine
+from testbed.images.engine import engine, refusals, words
 from testbed.images.locks import locked
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _pull() -> str:
                 if "error" in event:
                     return str(event["error"])
         except DockerException as error:  # first: some of them are errors of requests, too
-            return str(getattr(error, "explanation", None) or error)
+            return words(error)
         except RequestException:
             return f"no word from the registry for {_SILENCE_SECONDS:g} s"
     return ""
@@ -144,4 +144,5 @@ def _run(command: list[str]) -> None:
 
 def _import(client: DockerClient, archive: Path) -> None:
     repository, tag = MADE.split(":")
-    client.api.import_image_from_file(str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]'])
+    with refusals(f"import image {MADE}"):
+        client.api.import_image_from_file(str(archive), repository=repository, tag=tag, changes=['CMD ["bash"]'])

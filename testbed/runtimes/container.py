@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.access.keys import forget, lab_key
 from testbed.errors import InputError, LabError, MachineError
-from testbed.images.engine import engine
+from testbed.images.engine import engine, refusals, words
 from testbed.kernel import namespaces, processes
 from testbed.runtimes.base import State, tail
 
@@ -64,10 +64,11 @@ class ContainerRuntime:
         """
         import docker
 
-        try:
-            found = self._engine.containers.get(self._name(machine))
-        except docker.errors.NotFound:
-            return None
+        with refusals(f"look at container {machine!r}"):
+            try:
+                found = self._engine.containers.get(self._name(machine))
+            except docker.errors.NotFound:
+                return None
         if found.labels.get(LAB_LABEL) != self._place.lab:
             fix = f"remove or rename it: docker rm {found.name}"
             raise LabError(f"container {found.name!r} is there, and is not of lab {self._place.lab!r}", fix=fix)
@@ -86,7 +87,7 @@ class ContainerRuntime:
                 self._pull(reference) if pull else self._missing(reference, "it was built, and is gone")
             except docker.errors.APIError as error:
                 raise InputError(
-                    f"image {reference!r}: {_said(error)}", fix="write name, name:tag or name@sha256:…"
+                    f"image {reference!r}: {words(error)}", fix="write name, name:tag or name@sha256:…"
                 ) from error
         for each in instances:
             _check_mounts(each.machine, _config(each)["mounts"])
@@ -98,7 +99,7 @@ class ContainerRuntime:
         try:
             self._engine.images.pull(name)
         except docker.errors.DockerException as error:
-            self._missing(reference, f"it cannot be pulled: {_said(error)}", error)
+            self._missing(reference, f"it cannot be pulled: {words(error)}", error)
 
     @staticmethod
     def _missing(reference: str, why: str, cause: Exception | None = None) -> None:
@@ -113,9 +114,8 @@ class ContainerRuntime:
         return {each.machine: process for each, process in zip(instances, started, strict=True)}
 
     def _start_one(self, instance: Instance) -> Process:
-        import docker
-
-        try:
+        fix = "look at the image and at the keys of its runtime in the document"
+        with refusals(f"container {instance.machine!r} does not start", fix=fix):
             container = self._present(instance)
             if container.status == "paused":
                 container.unpause()
@@ -123,9 +123,6 @@ class ContainerRuntime:
                 container.start()
             if process := self.adopt(instance):
                 return process
-        except docker.errors.DockerException as error:
-            fix = "look at the image and at the keys of its runtime in the document"
-            raise LabError(f"container {instance.machine!r} does not start: {_said(error)}", fix=fix) from error
         raise self._ended(instance.machine)
 
     def adopt(self, instance: Instance) -> Process | None:
@@ -184,7 +181,8 @@ class ContainerRuntime:
         del process
         container = self._find(machine)
         if container is not None:
-            container.remove(force=True, v=True)
+            with refusals(f"remove container {machine!r}"):
+                container.remove(force=True, v=True)
         namespaces.delete(self._place.namespace(machine))
 
     # -- looking -------------------------------------------------------------------------------------
@@ -195,7 +193,7 @@ class ContainerRuntime:
 
         try:
             listed = self._engine.api.containers(all=True, filters={"label": f"{LAB_LABEL}={self._place.lab}"})
-        except (MachineError, docker.errors.DockerException, OSError):
+        except (LabError, MachineError, docker.errors.DockerException, OSError):
             word = {name: "running" if name in processes else "exited" for name in machines}
             return {name: State(word[name], "the Docker engine does not answer") for name in machines}
         found = {each["Labels"].get(MACHINE_LABEL): each for each in listed}
@@ -229,7 +227,7 @@ class ContainerRuntime:
         try:
             container = self._find(machine)
             return container.logs().decode(errors="replace") if container else ""
-        except (MachineError, docker.errors.DockerException, OSError):
+        except (LabError, MachineError, docker.errors.DockerException, OSError):
             return ""
 
     def enter(self, machine: str) -> Transport:
@@ -261,19 +259,22 @@ class ContainerRuntime:
     def freeze(self, machine: str, process: Process | None) -> None:
         """As ``docker pause``."""
         del process
-        self._need(machine).pause()
+        with refusals(f"pause container {machine!r}"):
+            self._need(machine).pause()
 
     def thaw(self, machine: str, process: Process | None) -> None:
         """As ``docker unpause``."""
         del process
         container = self._find(machine)
         if container is not None and container.status == "paused":
-            container.unpause()
+            with refusals(f"unpause container {machine!r}"):
+                container.unpause()
 
     def reboot(self, machine: str, process: Process | None) -> None:
         """As ``docker restart``, without waiting for a farewell."""
         del process
-        self._need(machine).restart(timeout=0)
+        with refusals(f"restart container {machine!r}"):
+            self._need(machine).restart(timeout=0)
 
     def carrier(self, machine: str, *, up: bool) -> None:
         """A container sees its own links."""
@@ -302,11 +303,6 @@ def _state(listed: dict[str, Any] | None) -> State:
     return State(_WORDS.get(word, word), str(listed["Status"]))
 
 
-def _said(error: Exception) -> str:
-    """What the engine says, without the address of its socket."""
-    return str(getattr(error, "explanation", None) or error).strip()
-
-
 def remove_containers(lab: str) -> tuple[str, ...]:
     """Remove every container that carries the lab's label; returns their names.
 
@@ -314,12 +310,13 @@ def remove_containers(lab: str) -> tuple[str, ...]:
         MachineError: The engine does not answer.
     """
     client = engine()
-    found = client.containers.list(all=True, filters={"label": f"{LAB_LABEL}={lab}"}, ignore_removed=True)
+    with refusals(f"list the containers of lab {lab!r}"):
+        found = client.containers.list(all=True, filters={"label": f"{LAB_LABEL}={lab}"}, ignore_removed=True)
 
     def remove(container: Container) -> str:
         import docker
 
-        with suppress(docker.errors.NotFound):
+        with refusals(f"remove container {container.name!r}"), suppress(docker.errors.NotFound):
             container.remove(force=True, v=True)
         return str(container.name)
 
