@@ -177,9 +177,9 @@ def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
         switch(state / f"{machine.name}.sock")
     match kind:
         case Kind.CRASH:
-            made_of.kill(machine.name, process)
             if machine.runtime == "container":
-                unplug(machine)  # its keeper would, a moment later
+                unplug(machine)  # first: what it has in the kernel must not outlive it; its keeper is a moment late
+            made_of.kill(machine.name, process)
         case Kind.REBOOT:
             _reboot(plan, machine, made_of, process)
         case Kind.LINK_DOWN:
