@@ -63,17 +63,15 @@ def remove(lab: str) -> tuple[OwnedNamespace, ...]:
     owned = namespaces.owned(lab)
     with suppress(ValueError):  # damaged: then the namespaces say who belongs to the lab
         processes.end(state.running()[name].process for name in ("keeper", "controller") if name in state.running())
-    # Containers and virtual machines end with their namespaces, whether an engine answers or not.
-    containers = _has_containers(state)
-    if containers and _engine_expected():
-        with suppress(LabError, MachineError):
-            remove_leftovers(lab, containers=True)
-            containers = False
+    used = _uses_containers(state)
+    asked = used is not False and _engine_expected() and _remove_containers(lab)
     with suppress(ValueError):
         processes.end(each.process for each in state.running().values())
-    remove_namespaces(owned)
+    remove_namespaces(owned)  # ends what runs in them, containers too, whether an engine answers or not
     remove_leftovers(lab, containers=False)
-    if containers:
+    if asked:
+        _remove_containers(lab)  # one that an interrupted "up" was just having made
+    elif used:
         fix = f"start the engine ('make docker'), then: testbed down {lab}"
         raise LabError(
             f"the containers of lab {lab!r} were ended, but the engine that keeps their files does not answer", fix=fix
@@ -82,13 +80,23 @@ def remove(lab: str) -> tuple[OwnedNamespace, ...]:
     return owned
 
 
-def _has_containers(state: State) -> bool:
-    """Whether the lab has containers; without its state, whether it may have some."""
+def _uses_containers(state: State) -> bool | None:
+    """Whether the lab has containers; None: nobody knows any more."""
+    with suppress(LabError):
+        record = state.record()
+        return None if record is None else "container" in record.runtimes
+    return None
+
+
+def _remove_containers(lab: str) -> bool:
+    """Remove those that carry the lab's label; gives whether the engine answered."""
+    from testbed.runtimes.container import remove_containers
+
     try:
-        document = (state / "topology.yaml").read_text()
-    except OSError:
-        return _engine_expected()
-    return "container" in document
+        remove_containers(lab)
+    except (LabError, MachineError):
+        return False
+    return True
 
 
 def remove_leftovers(lab: str, *, containers: bool) -> None:

@@ -46,6 +46,8 @@ class Record:
     numbers: dict[str, int] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     """Image of each ``build`` of the document."""
+    runtimes: list[str] = field(default_factory=list)
+    """Kinds of machines it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,8 @@ def up(
         _refuse_foreign(name, record, document, loaded.text, state, fresh=fresh)
         numbers = Numbers(dict(record.numbers) if record else {})
         plan = compile_plan(topology, name, numbers, str(state.directory), folder=folder, images=images)
-        new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known), images)
+        kinds = sorted({machine.runtime for machine in plan.machines})
+        new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known), images, kinds)
         prepare(plan, state.directory, taken=taken)
         if fresh:
             changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
@@ -164,15 +165,17 @@ def _converge(
     _end_lost(plan, old, state)
     known = (*old.objects, *plan.objects)
     changes = difference(plan.objects, observe(plan.lab, plan.fabric, known, state))
-    state.write_record(record)  # numbers that are given stay given, whatever comes
+    # Numbers that are given stay given, whatever comes; and until it has come, there may be machines of old kinds.
+    state.write_record(replace(record, runtimes=sorted({*before.runtimes, *record.runtimes})))
     try:
         with Applier(plan, state, checkpoint) as applier:
             applier.apply(changes)
         need_alive(plan, state)
     except BaseException as error:
-        state.write_record(Record(before.lab, before.document, before.time_scale, record.numbers, before.images))
+        state.write_record(replace(before, numbers=record.numbers))
         _go_back(old, known, state, error)
         raise
+    state.write_record(record)
     state.write("topology.yaml", text)
     return changes
 

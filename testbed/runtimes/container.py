@@ -138,7 +138,12 @@ class ContainerRuntime:
             process = processes.identify(pid)
         except FileNotFoundError:
             return None  # it has ended between two lines
-        namespaces.adopt(instance.namespace, self._place.lab, pid)
+        try:
+            namespaces.adopt(instance.namespace, self._place.lab, pid)
+        except LabError:
+            if process.alive():
+                raise
+            return None
         return process
 
     def _ended(self, machine: str) -> LabError:

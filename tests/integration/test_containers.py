@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from conftest import ROOT, inside, testbed
 from engine import OwnEngine, need_busybox
 
 from testbed.deadline import wait_for
+from testbed.errors import LabError
 from testbed.images import engine
+from testbed.lab.down import down
+from testbed.lab.up import up
 from testbed.probes import events
 from testbed.runtimes.container import LAB_LABEL
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from docker.models.containers import Container
+
+    from testbed.lab.changes import Change
 
 FORWARDS = "sysctls: {net.ipv4.ip_forward: 1}"
 #: Answers every probe and stays; BusyBox's own shell is all it takes.
@@ -359,6 +364,46 @@ def test_a_foreign_container_is_not_touched(tmp_path: Path) -> None:
             assert alien.status == "created"
         finally:
             alien.remove(force=True)
+
+
+def test_a_failing_step_leaves_nothing(tmp_path: Path) -> None:
+    """Whatever step of ``up`` fails round a container: the container goes again with all the rest."""
+    path = document(tmp_path, f"{FORWARDS}, {SERVE}")
+    name = f"step{os.getpid()}"
+    steps = [type(change.object).__name__ for change in up(path, lab=name).changes]
+    down(name)
+    first = steps.index("Instance")
+    chosen = {first, first + 1, steps.index("Veth"), steps.index("NoChecksumOffload"), steps.index("Keeper")}
+    for place in sorted(chosen):
+        seen: list[Change] = []
+
+        def checkpoint(change: Change, place: int = place, seen: list[Change] = seen) -> None:
+            seen.append(change)
+            if len(seen) > place:
+                raise LabError("as the test wants it")
+
+        with pytest.raises(LabError, match="as the test wants it"):
+            up(path, lab=name, checkpoint=checkpoint)
+        assert not Path("/run/testbed", name).exists()
+        with closing(engine()) as client:
+            assert client.containers.list(all=True, filters={"label": f"{LAB_LABEL}={name}"}) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_up_that_is_ended_at_any_moment_can_be_removed(tmp_path: Path, number: signal.Signals) -> None:
+    """What it leaves is found by its marks, a container that was just being made too."""
+    path = document(tmp_path, *[f"{FORWARDS}, {SERVE}"] * 4)
+    name = f"cut{os.getpid()}"
+    for tenths in (4, 6, 8, 10, 12):
+        words = [*("python3", "-m", "testbed", "up"), str(path), "--lab", name]
+        child = subprocess.Popen(words, cwd=ROOT, env=os.environ | PYTHON, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(tenths / 10)
+        child.send_signal(number)
+        child.wait(60)
+        testbed("down", name)
+        with closing(engine()) as client:
+            assert client.containers.list(all=True, filters={"label": f"{LAB_LABEL}={name}"}) == []
 
 
 @pytest.fixture

@@ -63,3 +63,13 @@ def test_a_tool_that_is_not_there_is_not_found() -> None:
     """A program that no package has is reported as not installed."""
     with pytest.raises(MachineError, match="not installed"):
         attempts.tool("no-program-has-this-name")
+
+
+def test_a_stopped_engine_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report says where it was looked for, what stops working without it, and how to start it."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    (check, *_) = examination._runtimes()
+    row = examination._try(check)
+    assert (row.available, row.required, row.needed_for) == (False, False, "containers")
+    assert "/nowhere/docker.sock" in row.detail
+    assert "make docker" in row.fix
