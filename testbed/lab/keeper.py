@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from testbed.errors import DeadlineError, MachineError, TestbedError
@@ -89,11 +89,11 @@ class _Keeper:
     def settle(self, name: str) -> None:
         """Make a machine's wiring fit its container, which runs or does not."""
         try:
-            plan, topology = self._plan_when_still()
-            if name not in {each.name for each in plan.machines}:
-                return
-            machine = plan.machine(name)
-            with locked(plan.lab):
+            with self._alone():
+                plan, topology = load_plan_and_topology(self._state)
+                if name not in {each.name for each in plan.machines}:
+                    return
+                machine = plan.machine(name)
                 if not self._adopt(plan, machine):
                     faults.unplug(machine)
                     return
@@ -123,15 +123,18 @@ class _Keeper:
         self._state.remember({machine.name: Running(process, instance.kind, instance.config)})
         return True
 
-    def _plan_when_still(self) -> Any:
-        """The lab's plan, when nobody is changing it."""
-        while True:
-            try:
-                with locked(self._state.lab):
-                    return load_plan_and_topology(self._state)
-            except DeadlineError:
-                if self._stop.is_set():
-                    raise
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While nobody is changing the lab, however long somebody does."""
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(locked(self._state.lab))
+                    break
+                except DeadlineError:
+                    if self._stop.is_set():
+                        raise
+            yield
 
 
 def main(lab: str) -> int:
