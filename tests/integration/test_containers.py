@@ -493,3 +493,16 @@ def test_a_dead_keeper_is_told_and_replaced(stock: str, tmp_path: Path) -> None:
     assert out.startswith(f"lab {stock}: +1 keeper\n")
     container(stock, "nva1").restart(timeout=0)
     wait_for("nva1 is wired again", lambda: happened(stock, "container", machine="nva1", state="wired"), seconds=20)
+
+
+def test_busy_loops_are_the_containers_own_and_end(stock: str) -> None:
+    """``cpu-hog`` runs in the container, not beside it, and clearing ends every loop."""
+
+    def loops() -> int:
+        status = container(stock, "nva1").top()
+        return sum("while :" in " ".join(row) and "timeout" not in " ".join(row) for row in status["Processes"])
+
+    testbed("fault", stock, "nva1", "cpu-hog")
+    assert loops() == (os.cpu_count() or 1) + 1
+    testbed("fault", stock, "nva1", "--clear")
+    wait_for("all loops have ended", lambda: loops() == 0, seconds=10)
