@@ -60,7 +60,6 @@ def _enter(plan: Plan, arguments: argparse.Namespace) -> int:
     from testbed.cli.output import print_json
     from testbed.errors import InputError
     from testbed.lab.state import State
-    from testbed.runtimes.base import Place
     from testbed.runtimes.engine_exec import EngineTransport
     from testbed.runtimes.registry import runtime
 
@@ -70,7 +69,7 @@ def _enter(plan: Plan, arguments: argparse.Namespace) -> int:
             f"{machine.name!r} has a kernel of its own: commands run in it by SSH",
             fix=f"testbed ssh {plan.lab} {machine.name} -- CMD ...",
         )
-    transport = runtime(machine.runtime, Place(plan.lab, State(plan.lab).directory)).enter(machine.name)
+    transport = runtime(machine.runtime, State(plan.lab).place).enter(machine.name)
     if not isinstance(transport, EngineTransport):
         raise TypeError(transport)
     if not arguments.json:

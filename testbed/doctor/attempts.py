@@ -13,6 +13,7 @@ import shutil
 import socket
 import struct
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from testbed.errors import MachineError
@@ -44,7 +45,6 @@ DEVICE = "probe0"
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN"}  # linux/capability.h
 _SOL_PACKET = 263  # linux/socket.h
 _PACKET_VERSION, _PACKET_RX_RING, _TPACKET_V2 = 10, 5, 1  # linux/if_packet.h
-_IP_VS_SO_GET_INFO = 64 + 1024 + 64 + 1  # linux/ip_vs.h
 
 
 def python_version() -> str:
@@ -108,7 +108,8 @@ def engine_answers() -> str:
     """The container engine answers, and says what it is."""
     from testbed.images.engine import address, engine
 
-    version = engine().version()
+    with closing(engine()) as client:
+        version = client.version()
     return f"{version['Platform']['Name'] or 'Docker'} {version['Version']} at {address()}".strip()
 
 

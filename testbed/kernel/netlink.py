@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -13,7 +14,7 @@ from testbed.errors import LabError
 from testbed.kernel.rtnetlink import CREATE, DUMP, EXCL, NESTED, REPLACE, Rtnetlink, attribute, nested, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -35,14 +36,8 @@ _NEWADDR, _GETADDR = 20, 22
 _NEWROUTE, _GETROUTE = 24, 26
 _NEWNEIGH, _GETNEIGH = 28, 30
 _NEWRULE, _GETRULE = 32, 34
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO, _IFLA_IFALIAS = (
-    1,
-    3,
-    4,
-    5,
-    18,
-    20,
-)  # linux/if_link.h
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5  # linux/if_link.h
+_IFLA_LINKINFO, _IFLA_IFALIAS = 18, 20
 _IFLA_NET_NS_FD, _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 28, 52, 53
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _MACVLAN_MODE, _MACVLAN_PRIVATE = 1, 1
@@ -167,46 +162,32 @@ class Netlink:
 
     def add_veth(self, name: str, mac: str, mtu: int, peer_namespace: Path, peer_name: str, peer_mac: str) -> None:
         """Make a veth pair, this end here and the other in a named namespace; both ends still down."""
-        peer = os.open(peer_namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            there = (
-                bytes(_LINK.size)
-                + _ends(peer_name, peer_mac, mtu)
-                + attribute(_IFLA_NET_NS_FD, struct.pack("=I", peer))
-            )
+        with _into(peer_namespace) as target:
+            there = bytes(_LINK.size) + _ends(peer_name, peer_mac, mtu) + target
             data = nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER | NESTED, there))
             information = nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, b"veth"), data)
             body = bytes(_LINK.size) + _ends(name, mac, mtu) + information
             self._change(f"make veth {name!r}", _NEWLINK, CREATE | EXCL, body)
-        finally:
-            os.close(peer)
 
     def add_macvlan(self, name: str, parent: str, mac: str, namespace: Path) -> None:
         """Make a macvlan in a named namespace, on a link of this one; other macvlans of it stay out of its sight."""
-        target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            mode = nested(_IFLA_INFO_DATA, attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_PRIVATE)))
+        mode = nested(_IFLA_INFO_DATA, attribute(_MACVLAN_MODE, struct.pack("=I", _MACVLAN_PRIVATE)))
+        with _into(namespace) as target:
             body = (
                 bytes(_LINK.size)
                 + attribute(_IFLA_IFNAME, _text(name))
                 + attribute(_IFLA_ADDRESS, _mac(mac))
                 + attribute(_IFLA_LINK, struct.pack("=I", self.index(parent)))
-                + attribute(_IFLA_NET_NS_FD, struct.pack("=I", target))
+                + target
                 + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, b"macvlan"), mode)
             )
             self._change(f"make macvlan {name!r} on {parent!r}", _NEWLINK, CREATE | EXCL, body)
-        finally:
-            os.close(target)
 
     def move(self, name: str, namespace: Path | str, new_name: str) -> None:
         """Move a link into another namespace, where it has another name."""
-        target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            body = _LINK.pack(0, 0, self.index(name), 0, 0) + attribute(_IFLA_IFNAME, _text(new_name))
-            body += attribute(_IFLA_NET_NS_FD, struct.pack("=I", target))
+        with _into(namespace) as target:
+            body = _LINK.pack(0, 0, self.index(name), 0, 0) + attribute(_IFLA_IFNAME, _text(new_name)) + target
             self._change(f"move link {name!r}", _NEWLINK, 0, body)
-        finally:
-            os.close(target)
         self._indexes.pop(name, None)
 
     def set_alias(self, name: str, alias: str) -> None:
@@ -346,6 +327,16 @@ def _verb(action: str, new: int) -> tuple[int, int]:
     """The message type and flags of ``add``, ``replace`` and ``del``; the removing type follows the making one."""
     flags = {"add": CREATE | EXCL, "replace": CREATE | REPLACE, "del": 0}[action]
     return (new + 1 if action == "del" else new), flags
+
+
+@contextmanager
+def _into(namespace: Path | str) -> Iterator[bytes]:
+    """The attribute that puts a link into a namespace; good inside the block, which keeps the namespace open."""
+    target = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield attribute(_IFLA_NET_NS_FD, struct.pack("=I", target))
+    finally:
+        os.close(target)
 
 
 def _ends(name: str, mac: str, mtu: int) -> bytes:

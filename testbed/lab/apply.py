@@ -13,7 +13,6 @@ from testbed.lab.state import Running
 from testbed.plan import objects
 from testbed.plan.describe import title
 from testbed.plan.replacement import replacement
-from testbed.runtimes.base import Place
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ class Applier:
         daemons.start(self._state, KEEPER, "testbed.lab.keeper", lab, config=config, problem=problem)
 
     def _runtime(self, kind: str) -> Runtime:
-        return runtime(kind, Place(self._plan.lab, self._state.directory))
+        return runtime(kind, self._state.place)
 
     def _start(self, instances: list[objects.Instance]) -> None:
         """Start instances of one runtime; what is left of earlier ones is ended first."""

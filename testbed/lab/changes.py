@@ -23,6 +23,18 @@ class Change:
     object: KernelObject
 
 
+#: What others go with.
+_HOLDERS = (
+    objects.Veth,
+    objects.Address,
+    objects.Tap,
+    objects.Macvlan,
+    objects.MovedLink,
+    objects.Namespace,
+    objects.Instance,
+)
+
+
 def _depends(thing: KernelObject, other: KernelObject) -> bool:
     """Whether the kernel drops ``thing`` together with ``other``."""
     match other:
@@ -68,7 +80,8 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     removed += [
         each for each in present if each in keep and isinstance(each, objects.Veth) and each.peer_namespace in gone
     ]
-    dropped = {each for each in present if any(_depends(each, holder) for holder in removed)}
+    holders = [each for each in removed if isinstance(each, _HOLDERS)]
+    dropped = {each for each in present if any(_depends(each, holder) for holder in holders)}
     have = set(present) - dropped - set(removed)
     replacing = {each.namespace for each in wanted if isinstance(each, objects.Ruleset) and each not in have}
     # The controller writes to the fabric's tables: it must not run while they are replaced.

@@ -17,7 +17,7 @@ from testbed.runtimes.base import DISKS
 if TYPE_CHECKING:
     from testbed.kernel.namespaces import OwnedNamespace
 
-__all__ = ["all_labs", "down", "remove", "remove_leftovers"]
+__all__ = ["all_labs", "down", "remove", "remove_disks"]
 
 
 def all_labs(*, ask_engine: bool = False) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def _labs_with_containers() -> tuple[str, ...]:
         return ()
     from testbed.runtimes.container import labs_with_containers
 
-    with suppress(MachineError):  # then nobody can tell
+    with suppress(LabError, MachineError):  # then nobody can tell
         return labs_with_containers()
     return ()
 
@@ -62,13 +62,14 @@ def remove(lab: str) -> tuple[OwnedNamespace, ...]:
     state = State(lab)
     owned = namespaces.owned(lab)
     with suppress(ValueError):  # damaged: then the namespaces say who belongs to the lab
-        processes.end(state.running()[name].process for name in ("keeper", "controller") if name in state.running())
+        running = state.running()
+        processes.end(running[name].process for name in ("keeper", "controller") if name in running)
     used = _uses_containers(state)
     asked = used is not False and _engine_expected() and _remove_containers(lab)
     with suppress(ValueError):
         processes.end(each.process for each in state.running().values())
     remove_namespaces(owned)  # ends what runs in them, containers too, whether an engine answers or not
-    remove_leftovers(lab, containers=False)
+    remove_disks(lab)
     if asked:
         _remove_containers(lab)  # one that an interrupted "up" was just having made
     elif used:
@@ -99,16 +100,8 @@ def _remove_containers(lab: str) -> bool:
     return True
 
 
-def remove_leftovers(lab: str, *, containers: bool) -> None:
-    """Remove the disks of a lab's virtual machines, and its containers.
-
-    Raises:
-        MachineError: There are containers to be removed, and the engine does not answer.
-    """
+def remove_disks(lab: str) -> None:
+    """Remove the disks of a lab's virtual machines."""
     shutil.rmtree(DISKS / lab, ignore_errors=True)
     with suppress(OSError):
         DISKS.rmdir()
-    if containers:
-        from testbed.runtimes.container import remove_containers
-
-        remove_containers(lab)

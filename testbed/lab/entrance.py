@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.lab.state import State
-from testbed.runtimes.base import Place
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -33,4 +32,4 @@ def entrance(plan: Plan, machine: Machine, secrets: Secrets | None = None) -> Tr
         from testbed.access.ssh import ssh_of
 
         return ssh_of(plan, machine.name, state.directory, secrets or Secrets())
-    return runtime(machine.runtime, Place(plan.lab, state.directory)).enter(machine.name)
+    return runtime(machine.runtime, state.place).enter(machine.name)

@@ -33,7 +33,6 @@ from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
 from testbed.plan.ruleset import PROBE_SOURCE
 from testbed.probes import events
-from testbed.runtimes.base import Place
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -66,11 +65,6 @@ class Kind(StrEnum):
     def data_path_dies(self) -> bool:
         """Whether packets of established flows stop as well."""
         return self not in (Kind.PROBE_DOWN, Kind.PROBE_SILENT, Kind.CPU_HOG)
-
-    @property
-    def probe_notices(self) -> bool:
-        """Whether a probe is sure to fail."""
-        return self not in (Kind.FORWARDING_OFF, Kind.CPU_HOG, Kind.REBOOT)
 
 
 _ON_THE_WIRE = (Kind.PROBE_DOWN, Kind.PROBE_SILENT, Kind.FORWARDING_OFF, Kind.LINK_DOWN, Kind.FREEZE)
@@ -152,7 +146,7 @@ def write_wire(plan: Plan, machine: Machine, faults: Iterable[str]) -> None:
 def _parts(plan: Plan, machine: Machine) -> tuple[State, Runtime, Process | None]:
     state = State(plan.lab)
     entry = state.running().get(machine.name)
-    return state, runtime(machine.runtime, Place(plan.lab, state.directory)), entry.process if entry else None
+    return state, runtime(machine.runtime, state.place), entry.process if entry else None
 
 
 def inject(plan: Plan, machine_name: str, kind: Kind) -> None:

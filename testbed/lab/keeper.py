@@ -26,7 +26,6 @@ from testbed.lab.state import Running, State, locked
 from testbed.lab.up import load_plan_and_topology
 from testbed.plan import objects
 from testbed.probes import events
-from testbed.runtimes.base import Place
 from testbed.runtimes.container import LAB_LABEL, MACHINE_LABEL, ContainerRuntime
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class _Keeper:
 
     def __init__(self, lab: str, ready: threading.Event, stop: threading.Event) -> None:
         self._state = State(lab)
-        self._runtime = ContainerRuntime(Place(lab, self._state.directory))
+        self._runtime = ContainerRuntime(self._state.place)
         self._ready, self._stop = ready, stop
 
     def run(self) -> None:
@@ -62,7 +61,7 @@ class _Keeper:
             self._event("engine", state="away")
             while not self._stop.wait(_AGAIN):
                 with suppress(MachineError):
-                    self._runtime = ContainerRuntime(Place(self._state.lab, self._state.directory))
+                    self._runtime = ContainerRuntime(self._state.place)
                     self._runtime.ping()
                     self._event("engine", state="back")
                     break

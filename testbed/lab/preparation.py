@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from testbed.errors import LabError
 from testbed.lab import host_links
 from testbed.plan import objects
-from testbed.runtimes.base import Place, tail
+from testbed.runtimes.base import tail
 from testbed.runtimes.registry import runtime
 from testbed.topology.runtimes import ContainerRuntime
 
@@ -42,21 +42,21 @@ def build_images(topology: Topology, folder: Path, say: Callable[[str], None]) -
     return {build: ensure(build, folder, say) for build in wanted}
 
 
-def _by_runtime(plan: Plan, directory: Path) -> Iterator[tuple[Runtime, list[objects.Instance]]]:
+def _by_runtime(plan: Plan, state: State) -> Iterator[tuple[Runtime, list[objects.Instance]]]:
     """The instances of a plan, those of one runtime together."""
     instances = sorted((each for each in plan.objects if isinstance(each, objects.Instance)), key=attrgetter("runtime"))
     for kind, group in groupby(instances, key=attrgetter("runtime")):
-        yield runtime(kind, Place(plan.lab, directory)), list(group)
+        yield runtime(kind, state.place), list(group)
 
 
-def prepare(plan: Plan, directory: Path, *, taken: Collection[str]) -> None:
+def prepare(plan: Plan, state: State, *, taken: Collection[str]) -> None:
     """Make sure of all that can fail before the lab is touched.
 
     Raises:
         InputError: The document names something that is not there, or that the computer needs itself.
         MachineError: This computer lacks something.
     """
-    for made_of, instances in _by_runtime(plan, directory):
+    for made_of, instances in _by_runtime(plan, state):
         made_of.prepare(instances)
     host_links.check(plan, taken)
 
@@ -68,7 +68,7 @@ def need_alive(plan: Plan, state: State) -> None:
         LabError: Something has ended at once; the message holds the end of its log.
     """
     running = state.running()
-    for made_of, instances in _by_runtime(plan, state.directory):
+    for made_of, instances in _by_runtime(plan, state):
         for each in instances:
             if each.machine not in running:
                 how = made_of.states([each.machine], {})[each.machine]

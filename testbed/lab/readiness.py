@@ -20,7 +20,7 @@ from testbed.deadline import wait_for
 from testbed.errors import DeadlineError, LabError
 from testbed.lab.entrance import entrance
 from testbed.lab.state import State
-from testbed.runtimes.base import Place, tail
+from testbed.runtimes.base import tail
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -122,20 +122,20 @@ def _need_alive(plan: Plan, machine: Machine) -> None:
     """Stop waiting for a machine that has ended."""
     state = State(plan.lab)
     if machine.runs and machine.name not in state.running():
-        how = runtime(machine.runtime, Place(plan.lab, state.directory)).states([machine.name], {})[machine.name]
+        how = runtime(machine.runtime, state.place).states([machine.name], {})[machine.name]
         raise LabError(f"machine {machine.name!r} has ended: {how}{last_words(plan, machine)}")
 
 
 def last_words(plan: Plan, machine: Machine) -> str:
     """The last lines of a machine's log or serial console, to be put behind a message."""
-    said = tail(runtime(machine.runtime, Place(plan.lab, State(plan.lab).directory)).log(machine.name))
+    said = tail(runtime(machine.runtime, State(plan.lab).place).log(machine.name))
     return f"\n  the last lines of its log:\n{said}" if said else "\n  it has said nothing"
 
 
 def _conditions(plan: Plan, machine: Machine) -> tuple[Condition, ...]:
     if machine.document is None or machine.document.ready is None:
         return ()
-    made_of = runtime(machine.runtime, Place(plan.lab, State(plan.lab).directory))
+    made_of = runtime(machine.runtime, State(plan.lab).place)
     sources = Sources(
         reach=Reach.of(plan, machine.name),
         log=lambda: made_of.log(machine.name),

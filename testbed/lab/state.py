@@ -22,6 +22,7 @@ from testbed.deadline import wait_for
 from testbed.errors import InputError, LabError, MachineError, UnknownLabError
 from testbed.kernel import namespaces
 from testbed.kernel.processes import Process
+from testbed.runtimes.base import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +66,11 @@ class State:
     def __init__(self, lab: str) -> None:
         self.lab = lab
         self.directory = ROOT / lab
+
+    @property
+    def place(self) -> Place:
+        """What the lab's runtimes are told of it."""
+        return Place(self.lab, self.directory)
 
     def __truediv__(self, name: str) -> Path:
         return self.directory / name

@@ -12,7 +12,6 @@ from testbed.kernel import namespaces
 from testbed.lab import controller
 from testbed.lab.state import State
 from testbed.probes.status import ControllerStatus
-from testbed.runtimes.base import Place
 from testbed.runtimes.base import State as MachineState
 from testbed.runtimes.registry import runtime
 
@@ -132,7 +131,7 @@ def _machines(plan: Plan, state: State, running: dict[str, Process]) -> dict[str
     for kind in dict.fromkeys(machine.runtime for machine in plan.machines):
         names = [each.name for each in plan.machines if each.runtime == kind and (each.runs or kind == "external")]
         if names:
-            found |= runtime(kind, Place(plan.lab, state.directory)).states(names, running)
+            found |= runtime(kind, state.place).states(names, running)
     return found
 
 

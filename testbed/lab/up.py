@@ -11,14 +11,13 @@ from testbed.kernel import namespaces
 from testbed.lab import faults
 from testbed.lab.apply import Applier, remove_namespaces
 from testbed.lab.changes import Change, difference
-from testbed.lab.down import remove, remove_leftovers
+from testbed.lab.down import remove, remove_disks
 from testbed.lab.observe import observe
 from testbed.lab.preparation import build_images, need_alive, prepare
 from testbed.lab.state import Record, State, check_lab_name, locked
 from testbed.plan import objects
 from testbed.plan.compile import compile_plan
 from testbed.plan.numbers import Numbers
-from testbed.runtimes.base import Place
 from testbed.runtimes.registry import runtime
 from testbed.topology.loading import load
 
@@ -86,7 +85,7 @@ def up(
         plan = compile_plan(topology, name, numbers, str(state.directory), folder=folder, images=images)
         kinds = sorted({machine.runtime for machine in plan.machines})
         new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known), images, kinds)
-        prepare(plan, state.directory, taken=taken)
+        prepare(plan, state, taken=taken)
         if fresh:
             changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
         else:
@@ -182,8 +181,11 @@ def _converge(
 
 def _clear_the_way(plan: Plan) -> None:
     """Remove containers and disks that an earlier lab of this name left, when its ``down`` could not."""
-    if any(machine.runtime in ("container", "vm") for machine in plan.machines):
-        remove_leftovers(plan.lab, containers=any(machine.runtime == "container" for machine in plan.machines))
+    remove_disks(plan.lab)
+    if any(machine.runtime == "container" for machine in plan.machines):
+        from testbed.runtimes.container import remove_containers
+
+        remove_containers(plan.lab)
 
 
 def _end_lost(plan: Plan, old: Plan, state: State) -> None:
@@ -192,7 +194,7 @@ def _end_lost(plan: Plan, old: Plan, state: State) -> None:
     running = state.running()
     for each in old.objects:
         if isinstance(each, objects.Instance) and each.machine not in {*names, *running}:
-            runtime(each.runtime, Place(plan.lab, state.directory)).stop(each.machine, None)
+            runtime(each.runtime, state.place).stop(each.machine, None)
 
 
 def _go_back(old: Plan, known: tuple[KernelObject, ...], state: State, error: BaseException) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from testbed.access.keys import forget, lab_key
 from testbed.errors import InputError, LabError, MachineError
 from testbed.images.engine import engine, refusals, words
-from testbed.kernel import namespaces, processes
+from testbed.kernel import namespaces
+from testbed.kernel.processes import identify
 from testbed.runtimes.base import State, tail
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ MACHINE_LABEL = "testbed.machine"
 AUTHORIZED_KEYS = "/run/testbed/authorized_keys"
 _CONFIG_LABEL = "testbed.config"
 _AT_ONCE = 8
+_END_SECONDS = 10  # for the engine to notice that a process has ended
 _WORDS = {"created": "exited", "dead": "exited", "removing": "exited", "restarting": "exited"}
 
 
@@ -135,7 +137,7 @@ class ContainerRuntime:
             return None
         pid = int(container.attrs["State"]["Pid"])
         try:
-            process = processes.identify(pid)
+            process = identify(pid)
         except FileNotFoundError:
             return None  # it has ended between two lines
         try:
@@ -202,7 +204,20 @@ class ContainerRuntime:
             word = {name: "running" if name in processes else "exited" for name in machines}
             return {name: State(word[name], "the Docker engine does not answer") for name in machines}
         found = {each["Labels"].get(MACHINE_LABEL): each for each in listed}
-        return {name: _state(found.get(name)) for name in machines}
+        states = {name: _state(found.get(name)) for name in machines}
+        # The list is a moment late: of what it takes to run, and nobody knows a process of, the end is waited for.
+        unsure = [name for name, state in states.items() if state.well and name not in processes]
+        return states | {name: self._exact_state(name) for name in unsure}
+
+    def _exact_state(self, machine: str) -> State:
+        container = self._find(machine)
+        if container is None:
+            return _state(None)
+        with suppress(FileNotFoundError):
+            if identify(int(container.attrs["State"]["Pid"])).alive():
+                return State("running")
+        with refusals(f"wait for the end of container {machine!r}"):
+            return State("exited", f"Exited ({container.wait(timeout=_END_SECONDS)['StatusCode']})")
 
     def ping(self) -> None:
         """Ask whether the engine is there.
@@ -335,5 +350,6 @@ def labs_with_containers() -> tuple[str, ...]:
     Raises:
         MachineError: The engine does not answer.
     """
-    listed = engine().api.containers(all=True, filters={"label": LAB_LABEL})
+    with refusals("list the containers of all labs"):
+        listed = engine().api.containers(all=True, filters={"label": LAB_LABEL})
     return tuple(sorted({each["Labels"][LAB_LABEL] for each in listed}))

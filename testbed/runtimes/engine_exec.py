@@ -51,6 +51,13 @@ class EngineTransport(Transport):
         """As ``docker exec CONTAINER sh -s``; the line goes in by standard input, where ``ps`` does not show it."""
         words = ["sh", "-c", command] if stdin is not None else ["sh", "-s"]
         given = stdin if stdin is not None else command.encode() + b"\n"
+        return self._collect(words, given, seconds)
+
+    def capture(self, words: Sequence[str]) -> Answer:
+        """Run a command as it is, without a shell, for as long as it takes, and give what it prints."""
+        return self._collect(words, b"", threading.TIMEOUT_MAX)
+
+    def _collect(self, words: Sequence[str], given: bytes, seconds: float) -> Answer:
         with self._refusals():
             made, end = self._begin(words, terminal=False)
             late = threading.Event()
@@ -60,6 +67,7 @@ class EngineTransport(Transport):
                 end.close()
 
             timer = threading.Timer(seconds, cut)
+            timer.daemon = True
             timer.start()
             try:
                 end.send(given)
@@ -70,15 +78,6 @@ class EngineTransport(Transport):
                 end.close()
             if late.is_set():
                 raise DeadlineError(f"a command in {self._machine} did not end within {seconds:g} s")
-            return Answer(int(self._api.exec_inspect(made)["ExitCode"]), *said)
-
-    def capture(self, words: Sequence[str]) -> Answer:
-        """Run a command as it is, without a shell, and give what it prints."""
-        with self._refusals():
-            made, end = self._begin(words, terminal=False)
-            end.send_end()
-            said = _collected(end)
-            end.close()
             return Answer(int(self._api.exec_inspect(made)["ExitCode"]), *said)
 
     def attach(self, words: Sequence[str]) -> int:
