@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from testbed.errors import LabError
 from testbed.kernel import namespaces
-from testbed.plan.ruleset import PROBE_SOURCE
+from testbed.plan.ruleset.context import PROBE_SOURCE
 
 if TYPE_CHECKING:
     from testbed.plan.model import Plan

@@ -31,7 +31,7 @@ from testbed.lab import hogs, readiness
 from testbed.lab.healing import heal
 from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
-from testbed.plan.ruleset import PROBE_SOURCE
+from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.probes import events
 from testbed.runtimes.registry import runtime
 

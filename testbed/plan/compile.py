@@ -12,7 +12,8 @@ from testbed.plan.instances import Surroundings, container, dhcp, programs, virt
 from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
 from testbed.plan.numbers import Numbers, table_mark
-from testbed.plan.ruleset import PROBE_SOURCE, InternetLink, fabric_ruleset
+from testbed.plan.ruleset.context import PROBE_SOURCE, Fabric, InternetLink
+from testbed.plan.ruleset.table import fabric_ruleset
 from testbed.topology.runtimes import ExternalRuntime, NamespaceRuntime
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def compile_plan(
     link = _internet_link(topology, network, outside, numbers)
     everyone = (*machines, outside) if outside else machines
     server = dhcp(fabric, machines, MTU)
-    ruleset = fabric_ruleset(network, interfaces, rules, link, topology.time_scale, dhcp=server is not None)
+    described = Fabric(
+        network, interfaces, rules, link, topology.time_scale, topology.switches, dhcp=server is not None
+    )
     made: list[objects.KernelObject] = [objects.Namespace(fabric)]
     around = Surroundings(topology, lab, state_directory, folder, images)
     made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
@@ -68,7 +71,7 @@ def compile_plan(
         made += machine_objects(fabric, lab, each)
     made += fabric_routes(fabric, network, interfaces, outside, numbers)
     made += steering(fabric, rules)
-    made.append(objects.Ruleset(fabric, ("ip testbed",), ruleset))
+    made.append(objects.Ruleset(fabric, ("ip testbed",), fabric_ruleset(described)))
     made += [server] if server else []
     made += virtual_machines(everyone, around)
     made += programs(everyone, around)

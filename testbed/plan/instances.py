@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.ruleset import PROBE_SOURCE
+from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.topology.runtimes import ContainerRuntime, NamespaceRuntime, VirtualMachineRuntime
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -111,6 +111,9 @@ class ControlServer:
                 await writer.drain()
         except ValueError:  # longer than any request is
             writer.write(b'{"error": "the request is too long"}\n')
+            with suppress(OSError):  # closing with unread data would take the answer away
+                while await reader.read(_LINE_LIMIT):
+                    pass
         except OSError:
             pass  # the asker went away
         finally:

@@ -15,9 +15,11 @@ from pydantic import Field
 
 from testbed.topology.document import Document
 from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
+from testbed.topology.switches import Switches
 from testbed.topology.words import Address, Name, Port, Prefix, Reference
 
 __all__ = [
+    "AzureBehaviour",
     "BackendAddressPool",
     "FrontendIPConfiguration",
     "Internet",
@@ -39,6 +41,13 @@ __all__ = [
     "TransportProtocol",
     "VirtualNetwork",
 ]
+
+
+class AzureBehaviour(StrEnum):
+    """Which edition of the overview of HA Ports is in force."""
+
+    PREVIEW_2017 = "2017-preview"
+    CURRENT = "current"
 
 
 class Sku(StrEnum):
@@ -276,6 +285,10 @@ class Topology(Document):
     """Name of the lab, and prefix of its namespaces."""
     time_scale: Annotated[float, Field(ge=0.001, le=100)] = 1
     """Multiplies every timer of the lab; 0.02 turns a 5 s probe interval into 100 ms."""
+    azure_behaviour: AzureBehaviour = AzureBehaviour.CURRENT
+    """The limits of HA Ports rules: those of the preview of 2017, or of today."""
+    switches: Switches = Switches()
+    """Decisions where Azure's own documents differ."""
     virtual_networks: tuple[VirtualNetwork, ...] = Field(min_length=1)
     """With their subnets."""
     peerings: tuple[Peering, ...] = ()

@@ -42,7 +42,7 @@ from testbed.errors import DeadlineError, InputError, LabError
 from testbed.kernel import namespaces, processes
 from testbed.kernel.netlink import Netlink, RouteEntry
 from testbed.nodes.certificate import server_context
-from testbed.plan.ruleset import PROBE_SOURCE
+from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.topology.model import Machine
 from testbed.topology.runtimes import Ready, SshAccess
 

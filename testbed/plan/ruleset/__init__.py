@@ -1,0 +1,1 @@
+"""The fabric's nftables rules, as text."""

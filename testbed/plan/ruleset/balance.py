@@ -1,0 +1,105 @@
+"""Which member a balanced packet goes to: the rules' maps and sets, their chains, and what is rewritten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
+from testbed.plan.ruleset.context import idle_seconds
+from testbed.plan.ruleset.text import block, elements
+
+if TYPE_CHECKING:
+    from testbed.plan.model import Rule
+    from testbed.plan.ruleset.context import Fabric
+
+__all__ = ["FLOW_BACK", "balance", "counters", "rule_chains", "rule_objects", "timeouts"]
+
+#: Rewritten flows one member can have at a time; a full table drops new ones.
+_REWRITTEN_FLOWS = 262_144
+#: A rewritten flow as its packets to the member show it, and the frontend it was addressed to.
+_FLOW_KEY = "ip saddr . meta l4proto . th sport . th dport"
+_FLOW = f"{_FLOW_KEY} : ip daddr"
+#: The same flow as the member's answers show it.
+FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
+
+
+def rule_objects(rule: Rule) -> list[str]:
+    """The owner map and the eligible set, which change while the lab runs; and the rewritten flows.
+
+    What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
+    """
+    lines = block(f"map {rule.owner_map}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"])
+    lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    for member in rule.members if not rule.enable_floating_ip else ():
+        flows = [f"typeof {_FLOW}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
+        lines += block(f"map frontend_{member.id}", flows)
+    return lines
+
+
+def timeouts(fabric: Fabric) -> list[str]:
+    """How long an idle TCP connection keeps its member."""
+    lines: list[str] = []
+    for seconds in sorted({idle_seconds(rule, fabric.time_scale) for rule in fabric.rules}):
+        policy = f"policy = {{ established : {seconds} }}"
+        lines += block(f"ct timeout idle_{seconds}", ["protocol tcp", "l3proto ip", policy])
+    return lines
+
+
+def counters(fabric: Fabric) -> list[str]:
+    """Per member: flows given to it, packets steered to it."""
+    if not fabric.rules:
+        return []
+    ids = sorted({member.id for rule in fabric.rules for member in rule.members})
+    lines: list[str] = []
+    for kind in ("flows", "packets"):
+        for member in ids:
+            lines += block(f"counter {kind}_{member}", [])
+        named = elements([f'{member} : "{kind}_{member}"' for member in ids])
+        lines += block(f"map {kind}", ["type mark : counter", *named])
+    return lines
+
+
+def balance(fabric: Fabric) -> list[str]:
+    """Where marked packets meet their rule's chain, and what is the internet's is told apart."""
+    lines = ["type filter hook prerouting priority mangle; policy accept;"]
+    if fabric.rules:
+        chains = [f"{balance_mark(rule.id):#010x} : goto rule_{rule.id}" for rule in fabric.rules]
+        lines.append(f"meta mark vmap {{ {', '.join(chains)} }}")
+    if internet := fabric.internet:
+        marks = [f"{sender:#010x} : {back:#010x}" for sender, back in internet.return_marks]
+        cable = f'iifname "{internet.fabric_name}"'
+        lines += [
+            f'ct zone {INTERNET_ZONE} ct state new {cable} drop comment "nobody outside opens a flow"',
+            f"{cable} ct mark != 0 meta mark set ct mark accept",
+            f"{cable} drop",
+            f"ct zone {INTERNET_ZONE} ct state new ct mark set meta mark map {{ {', '.join(marks)} }}",
+        ]
+    return block("chain balance", lines)
+
+
+def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
+    """How a rule chooses, and what is done to packets that have their member."""
+    lines = []
+    if len(rule.members) > 1:
+        # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one.
+        lines.append(f"tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered_{rule.id}")
+    lines += [
+        f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
+        f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
+        f"meta mark set symhash mod {rule.buckets} map @{rule.owner_map}",
+        f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
+        "ct mark set meta mark",
+        f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
+        "counter name meta mark map @flows",
+        f"goto steered_{rule.id}",
+    ]
+    steered = ["counter name meta mark map @packets"]
+    rewriting: list[str] = []
+    if not rule.enable_floating_ip and rule.members:
+        chains = ", ".join(f"{member.id} : goto to_{member.id}" for member in rule.members)
+        steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
+        for member in rule.members:
+            flow = f"{_FLOW_KEY} timeout {idle_seconds(rule, fabric.time_scale)}s : ip daddr"
+            there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
+            rewriting += block(f"chain to_{member.id}", [there])
+    return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

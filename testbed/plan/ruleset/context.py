@@ -1,0 +1,54 @@
+"""What all parts of a fabric's rules are written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testbed.plan.model import NetworkInterface, Rule
+    from testbed.plan.network import Interval, Network, SubnetView
+    from testbed.topology.switches import Switches
+
+__all__ = ["PROBE_SOURCE", "Fabric", "InternetLink", "idle_seconds"]
+
+#: Source of all health probes, and the platform's own address ("What is IP address 168.63.129.16?").
+PROBE_SOURCE = "168.63.129.16"
+
+
+@dataclass(frozen=True, slots=True)
+class InternetLink:
+    """The cable to the internet machine, and the public address that what leaves is given.
+
+    ``return_marks``: (mark of a sender's subnet, mark of the table that its replies use).
+    """
+
+    fabric_name: str
+    source_address: str
+    return_marks: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """A lab as its fabric's rules see it; with ``dhcp`` they let in what asks for an address."""
+
+    network: Network
+    interfaces: tuple[NetworkInterface, ...]
+    rules: tuple[Rule, ...]
+    internet: InternetLink | None
+    time_scale: float
+    switches: Switches
+    dhcp: bool = False
+    subnets: dict[str, SubnetView] = field(init=False)
+    """By ``virtual_network/subnet``."""
+    intervals: dict[str, tuple[Interval, ...]] = field(init=False)
+    """Of each subnet, what is balanced or leaves."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subnets", {view.key: view for view in self.network.subnets})
+        object.__setattr__(self, "intervals", {view.key: self.network.intervals(view) for view in self.network.subnets})
+
+
+def idle_seconds(rule: Rule, time_scale: float) -> int:
+    """A rule's idle timeout as the kernel takes it: whole seconds of the lab, at least one."""
+    return max(1, round(rule.idle_timeout_in_minutes * 60 * time_scale))

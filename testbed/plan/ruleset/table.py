@@ -1,0 +1,52 @@
+"""The fabric's nftables rules, as text: which packets are balanced, how a member is chosen, what is rewritten.
+
+A packet's way through table ``ip testbed``, all of it on prerouting:
+
+1. ``classify`` (raw, -300): the cable it comes from leads to the chain of its subnet, or of its pool member. Its
+   destination says its fate: balanced (the rule's mark and conntrack zone), for the internet (the internet's zone)
+   or only routed (the mark of the subnet's routing table, not tracked).
+2. ``balance`` (mangle, -150): a balanced packet gets the mark of a member, or is dropped (nobody is eligible:
+   silence, never a reset).
+3. Policy rules turn marks into routing tables (:mod:`testbed.plan.numbers`).
+
+The destination of what is addressed to a frontend without floating IP is rewritten when the member is chosen, and
+the source of the answers as soon as they come from the member's cable, before anything else looks at them: as
+Azure's virtual switch does on the member's host. That is stateless but for a table of the flows it was done for.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from testbed.plan.ruleset.balance import balance, counters, rule_chains, rule_objects, timeouts
+from testbed.plan.ruleset.classify import classify, from_member, from_subnet
+from testbed.plan.ruleset.local import local
+from testbed.plan.ruleset.text import block
+
+if TYPE_CHECKING:
+    from testbed.plan.ruleset.context import Fabric
+
+__all__ = ["fabric_ruleset"]
+
+
+def fabric_ruleset(fabric: Fabric) -> str:
+    """The text that defines ``table ip testbed`` of a fabric."""
+    lines: list[str] = []
+    for rule in fabric.rules:
+        lines += rule_objects(rule)
+    lines += timeouts(fabric)
+    lines += counters(fabric)
+    lines += classify(fabric)
+    for view in fabric.subnets.values():
+        lines += from_subnet(fabric, view)
+    for each in fabric.interfaces:
+        if each.member_id:
+            lines += from_member(fabric, each)
+    lines += balance(fabric)
+    for rule in fabric.rules:
+        lines += rule_chains(fabric, rule)
+    lines += local(fabric)
+    # An empty chain names the version, so that what is loaded can be told from what should be.
+    version = blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()
+    return "\n".join(["table ip testbed {", *lines, *block(f"chain version_{version}", []), "}", ""])
