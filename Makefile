@@ -12,7 +12,7 @@ testbed = $(root) .venv/bin/testbed
 root = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv docker images lab-up lab-down verify test lint bench clean
+.PHONY: help venv docker images lab-up lab-down verify test fidelity lint bench clean
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=VALUE …]"
@@ -67,6 +67,10 @@ verify: venv ## check LAB: symmetry, distribution, failover
 
 test: .venv/.installed-test docker ## run every test, those that need root too
 	$(root) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+fidelity: venv ## write docs/azure-fidelity.md anew, from tests/conformance
+	.venv/bin/python scripts/fidelity.py >docs/azure-fidelity.new
+	mv docs/azure-fidelity.new docs/azure-fidelity.md
 
 lint: .venv/.installed-test ## ruff, mypy --strict, shellcheck
 	.venv/bin/ruff check .

@@ -1,4 +1,8 @@
-"""Fixtures for tests on the real kernel: labs that are removed afterwards, and a leak check round each test."""
+"""Fixtures for tests on the real kernel: labs that are removed afterwards, and a leak check round each test.
+
+The conformance suite's labs run on the balancer that ``--balancer`` names. A module of it usually shares one lab
+(``labs``), and each of its tests leaves the lab as it was; a test that changes more takes ``own_lab``.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,22 @@ from testbed.kernel import namespaces
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parents[2]
+    from labs import Lab, Timing
+
+ROOT = Path(__file__).parents[1]
 TOPOLOGIES = ROOT / "topologies"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which backend the conformance suite runs on, and how fast."""
+    group = parser.getgroup("conformance")
+    group.addoption("--balancer", choices=("nftables", "ipvs"), default="nftables", help="backend of its labs")
+    group.addoption("--lab-time-scale", type=float, default=0.02, help="time scale of its labs (default 0.02)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks."""
+    config.addinivalue_line("markers", "fact(row, state): a fact of docs/azure-fidelity.md")
 
 
 def _present() -> set[str]:
@@ -94,3 +112,55 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text((TOPOLOGIES / "hub-spoke.yaml").read_text())
     return path
+
+
+@pytest.fixture(scope="session")
+def balancer(request: pytest.FixtureRequest) -> str:
+    """The backend that the conformance suite's labs use."""
+    return str(request.config.getoption("--balancer"))
+
+
+@pytest.fixture(scope="session")
+def timing(request: pytest.FixtureRequest) -> Timing:
+    """How fast the conformance suite's labs are, and how long its tests wait."""
+    from labs import Timing
+
+    scale = float(request.config.getoption("--lab-time-scale"))
+    slowness = max(1.0, scale / 0.02)
+    return Timing(scale, patience=20 * slowness, silence=0.4 * slowness)
+
+
+@pytest.fixture(scope="module")
+def labs(tmp_path_factory: pytest.TempPathFactory, balancer: str, timing: Timing) -> Iterator[Callable[..., Lab]]:
+    """Make labs for a whole module of the conformance suite; they are removed with it."""
+    from labs import Lab
+
+    made: list[Lab] = []
+
+    def make(document: dict[str, Any] | None = None, *, healthy: bool = True) -> Lab:
+        name = f"c{os.getpid()}-{len(made)}"
+        lab = Lab(name, tmp_path_factory.mktemp(name), balancer, timing)
+        made.append(lab)
+        if document is not None:
+            lab.up(document, healthy=healthy)
+        return lab
+
+    yield make
+    for each in made:
+        each.down()
+
+
+@pytest.fixture
+def own_lab(labs: Callable[..., Lab]) -> Iterator[Callable[..., Lab]]:
+    """Make labs for one test of the conformance suite; they are removed with it."""
+    made: list[Lab] = []
+
+    def make(document: dict[str, Any] | None = None, *, healthy: bool = True) -> Lab:
+        made.append(labs())
+        if document is not None:
+            made[-1].up(document, healthy=healthy)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.down()

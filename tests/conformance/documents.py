@@ -1,0 +1,105 @@
+"""Small topology documents, as dictionaries that a test changes before it brings them up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ECHO", "FIREWALL", "FRONTEND", "IDLE", "hub_spoke", "machine", "network", "rule", "user_route"]
+
+Document = dict[str, Any]
+
+#: A machine that answers every TCP and UDP port (HTTP: with its name).
+ECHO = {"kind": "namespace", "program": "echo"}
+#: An appliance: forwards, stateful, answers probes on port 8080.
+FIREWALL = {"kind": "namespace", "program": "nft-firewall"}
+#: A machine that a test speaks from itself.
+IDLE = {"kind": "namespace"}
+#: Of the balancer of :func:`hub_spoke`.
+FRONTEND = "10.0.2.4"
+
+
+def machine(name: str, subnet: str, address: str, runtime: Document | None = None, **nic: Any) -> Document:
+    """A machine with one network interface; further keys are the network interface's."""
+    interface = {"subnet": subnet, "private_ip_address": address, **nic}
+    return {"name": name, "runtime": runtime or ECHO, "network_interfaces": [interface]}
+
+
+def network(name: str, space: str, **subnets: str | tuple[str, str]) -> Document:
+    """A virtual network; each subnet is a prefix, or a prefix and the name of its route table."""
+    made = []
+    for each, value in subnets.items():
+        prefix, table = value if isinstance(value, tuple) else (value, None)
+        made.append({"name": each, "address_prefix": prefix} | ({"route_table": table} if table else {}))
+    return {"name": name, "address_space": [space], "subnets": made}
+
+
+def user_route(name: str, prefix: str, hop: str | None = None, kind: str = "VirtualAppliance") -> Document:
+    """A user-defined route; to an appliance when there is a next hop address."""
+    made = {"name": name, "address_prefix": prefix, "next_hop_type": kind}
+    return made | ({"next_hop_ip_address": hop} if hop else {})
+
+
+def rule(name: str = "ha", frontend: str = "fe", pool: str = "nvas", **more: Any) -> Document:
+    """An HA Ports rule."""
+    return {
+        "name": name,
+        "protocol": "All",
+        "frontend_port": 0,
+        "backend_port": 0,
+        "frontend_ip_configuration": frontend,
+        "backend_address_pool": pool,
+        "probe": "health",
+        **more,
+    }
+
+
+def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: Any) -> Document:
+    """A hub with NVAs ``nva1`` … behind one HA Ports rule, and the spokes of ``web1`` and ``web2``.
+
+    Both spokes send everything to the frontend. The NVAs are 10.0.1.4 …, ``web1`` is 10.1.0.4, ``web2`` 10.2.0.4.
+    """
+    nvas = [
+        machine(
+            f"nva{number + 1}",
+            "hub/nva",
+            f"10.0.1.{4 + number}",
+            FIREWALL,
+            enable_ip_forwarding=True,
+            backend_address_pools=["ilb/nvas"],
+        )
+        for number in range(members)
+    ]
+    health = {
+        "name": "health",
+        "protocol": "Http",
+        "port": 8080,
+        "request_path": "/health",
+        "interval_in_seconds": 5,
+        **(probe or {}),
+    }
+    return {
+        "virtual_networks": [
+            network("hub", "10.0.0.0/16", nva="10.0.1.0/24", lb="10.0.2.0/24"),
+            network("spoke1", "10.1.0.0/16", workload=("10.1.0.0/24", "to-nva")),
+            network("spoke2", "10.2.0.0/16", workload=("10.2.0.0/24", "to-nva")),
+        ],
+        "peerings": [
+            {"between": ["hub", "spoke1"], "allow_forwarded_traffic": True},
+            {"between": ["hub", "spoke2"], "allow_forwarded_traffic": True},
+        ],
+        "route_tables": [{"name": "to-nva", "routes": [user_route("default", "0.0.0.0/0", FRONTEND)]}],
+        "load_balancers": [
+            {
+                "name": "ilb",
+                "frontend_ip_configurations": [{"name": "fe", "subnet": "hub/lb", "private_ip_address": FRONTEND}],
+                "backend_address_pools": [{"name": "nvas"}],
+                "probes": [health],
+                "load_balancing_rules": [rule(**rule_keys)],
+            }
+        ],
+        "machines": [
+            *nvas,
+            machine("web1", "spoke1/workload", "10.1.0.4"),
+            machine("web2", "spoke2/workload", "10.2.0.4"),
+        ],
+    }

@@ -1,0 +1,304 @@
+"""A running lab in a test's hands: up with a changed document, sockets in its machines, frames on its cables."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from testbed.deadline import wait_for
+from testbed.kernel import namespaces
+from testbed.lab import faults
+from testbed.lab.down import down
+from testbed.lab.explain import explain
+from testbed.lab.readiness import configure
+from testbed.lab.state import State
+from testbed.lab.status import MemberState, read_status, wait_until_healthy
+from testbed.lab.up import load_plan_and_topology, up
+from testbed.probes import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from testbed.lab.up import Outcome
+    from testbed.plan.model import Plan
+
+__all__ = ["Lab", "Packet", "Tap", "Timing"]
+
+_OUTGOING = 4  # PACKET_OUTGOING
+_ETH_P_ALL = 0x0003
+_ETH_P_IP = 0x0800
+_SO_RCVBUFFORCE = 33
+
+
+@dataclass(frozen=True)
+class Timing:
+    """``scale`` is the labs' time scale; ``patience`` bounds every wait, ``silence`` is how long nothing must come.
+
+    All in seconds of the test, chosen so that an emulated computer keeps up (``--lab-time-scale``).
+    """
+
+    scale: float
+    patience: float
+    silence: float
+
+
+@dataclass(frozen=True)
+class Packet:
+    """An IPv4 packet on a machine's network interface; ``sent``: by the machine. Ports are 0 where there are none."""
+
+    machine: str
+    sent: bool
+    source: str
+    destination: str
+    protocol: int
+    source_port: int
+    destination_port: int
+    flags: int
+    ttl: int
+    fragment: int
+    """Offset field with its flags, as on the wire (bytes 6 and 7 of the header)."""
+    raw: bytes
+    """The whole packet, from its IP header on."""
+
+    @property
+    def flow(self) -> tuple[int, frozenset[tuple[str, int]]]:
+        """The same for both directions of a flow."""
+        ends = {(self.source, self.source_port), (self.destination, self.destination_port)}
+        return self.protocol, frozenset(ends)
+
+
+def _packet(machine: str, sent: bool, data: bytes) -> Packet | None:  # noqa: FBT001 - a column of a table
+    if len(data) < 34 or struct.unpack_from("!H", data, 12)[0] != _ETH_P_IP:
+        return None
+    header = (data[14] & 0x0F) * 4
+    (fragment,) = struct.unpack_from("!H", data, 20)
+    ttl, protocol = data[22], data[23]
+    ports = (0, 0)
+    flags = 0
+    if protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP) and not fragment & 0x1FFF and len(data) >= 18 + header:
+        ports = struct.unpack_from("!HH", data, 14 + header)
+        flags = data[14 + header + 13] if protocol == socket.IPPROTO_TCP and len(data) > 27 + header else 0
+    return Packet(
+        machine,
+        sent,
+        socket.inet_ntoa(data[26:30]),
+        socket.inet_ntoa(data[30:34]),
+        protocol,
+        *ports,
+        flags,
+        ttl,
+        fragment,
+        data[14:],
+    )
+
+
+class Tap:
+    """Everything on the network interfaces of some machines, since it was opened."""
+
+    def __init__(self, plan: Plan, machines: tuple[str, ...]) -> None:
+        self._stack = ExitStack()
+        self._sockets: list[tuple[str, socket.socket]] = []
+        self._packets: list[Packet] = []
+        for name in machines:
+            machine = plan.machine(name)
+            for each in machine.network_interfaces:
+                with namespaces.entered(machine.namespace):
+                    tap = self._stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+                tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 * 2**20)
+                tap.settimeout(0)
+                with namespaces.entered(machine.namespace):
+                    tap.bind((each.name, _ETH_P_ALL))
+                self._sockets.append((name, tap))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def packets(self) -> list[Packet]:
+        """All packets so far, in order of arrival per network interface."""
+        for name, tap in self._sockets:
+            with suppress(BlockingIOError):
+                while True:
+                    data, address = tap.recvfrom(65_535)
+                    packet = _packet(name, address[2] == _OUTGOING, data)
+                    if packet:
+                        self._packets.append(packet)
+        return self._packets
+
+    def members_of(self, source: str, source_port: int) -> set[str]:
+        """The machines that packets with this end, in either direction, came to."""
+        end = (source, source_port)
+        return {each.machine for each in self.packets() if not each.sent and end in each.flow[1]}
+
+
+class Lab:
+    """One lab; every method works on its present plan."""
+
+    def __init__(self, name: str, folder: Path, balancer: str, timing: Timing) -> None:
+        self.name = name
+        self.timing = timing
+        self.balancer = balancer
+        self.document: dict[str, Any] = {}
+        self._path = folder / f"{name}.yaml"
+
+    def up(self, document: dict[str, Any], *, healthy: bool = True) -> Outcome:
+        """Bring it up, or change it to this document; wait for its probes unless ``healthy`` is false."""
+        self.document = {"name": self.name, **document}
+        self._path.write_text(yaml.safe_dump(self.document))
+        outcome = up(self._path, lab=self.name, time_scale=self.timing.scale, **self._how())
+        if any(machine.document and machine.document.configure for machine in outcome.plan.machines):
+            configure(outcome.plan, load_plan_and_topology(State(self.name))[1], seconds=self.timing.patience)
+        if healthy:
+            wait_until_healthy(outcome.plan, seconds=self.timing.patience)
+        return outcome
+
+    def _how(self) -> dict[str, Any]:
+        return {} if self.balancer == "nftables" else {"balancer": self.balancer}
+
+    def down(self) -> None:
+        """Remove it."""
+        down(self.name)
+
+    @property
+    def plan(self) -> Plan:
+        """As it stands."""
+        return load_plan_and_topology(State(self.name))[0]
+
+    # What the lab says of itself
+
+    def member(self, machine: str, frontend: str | None = None) -> MemberState:
+        """A member's state, of one of its frontends."""
+        return next(
+            each
+            for each in read_status(self.plan).members
+            if each.machine == machine and frontend in (None, each.frontend)
+        )
+
+    def wait_member(self, machine: str, *, healthy: bool, frontend: str | None = None) -> MemberState:
+        """Wait until a member's probe says so and the data plane follows."""
+        return wait_for(
+            f"{machine} is {'up' if healthy else 'down'}",
+            lambda: self.member(machine, frontend),
+            lambda state: state.healthy is healthy,
+            seconds=self.timing.patience,
+            interval=0.02,
+        )
+
+    def events(self) -> tuple[events.Event, ...]:
+        """The controller's events so far."""
+        return events.read(State(self.name).directory)
+
+    def explain(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``testbed explain``."""
+        plan, topology = load_plan_and_topology(State(self.name))
+        return explain(plan, topology, *args, **kwargs)
+
+    # What is done to it
+
+    def fault(self, machine: str, kind: str) -> None:
+        """Inject a fault (:class:`testbed.lab.faults.Kind`)."""
+        faults.inject(self.plan, machine, faults.Kind(kind))
+
+    def recover(self, machine: str) -> None:
+        """Take the machine's faults away."""
+        plan, topology = load_plan_and_topology(State(self.name))
+        faults.recover(plan, topology, machine)
+
+    def run(self, machine: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in a machine's network namespace (or in ``fabric``)."""
+        namespace = self.plan.fabric if machine == "fabric" else self.plan.machine(machine).namespace
+        with namespaces.entered(namespace):
+            return subprocess.run(command, check=check, capture_output=True, text=True, timeout=60)
+
+    # Traffic
+
+    def tap(self, *machines: str) -> Tap:
+        """Capture on all network interfaces of the machines, both directions. Close it (a context manager)."""
+        return Tap(self.plan, machines)
+
+    def open(self, machine: str, kind: socket.SocketKind, port: int = 0, address: str = "") -> socket.socket:
+        """A socket in a machine's namespace, bound to a port (0: any), with the lab's patience as its timeout."""
+        with namespaces.entered(self.plan.machine(machine).namespace):
+            made = socket.socket(socket.AF_INET, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.settimeout(self.timing.patience)
+        if port or address:
+            made.bind((address, port))
+        return made
+
+    @contextmanager
+    def tcp(
+        self, machine: str, address: str, port: int = 80, *, source_port: int = 0, seconds: float | None = None
+    ) -> Iterator[socket.socket]:
+        """A TCP connection from a machine.
+
+        Raises:
+            OSError: It is refused, or there is no answer (``TimeoutError``).
+        """
+        with self.open(machine, socket.SOCK_STREAM, source_port) as connection:
+            connection.settimeout(self.timing.patience if seconds is None else seconds)
+            connection.connect((address, port))
+            yield connection
+
+    def echoes(self, connection: socket.socket, text: bytes = b"echo\n", *, seconds: float | None = None) -> bool:
+        """Whether what is sent over a TCP connection to an echo machine comes back in time."""
+        connection.settimeout(self.timing.silence if seconds is None else seconds)
+        try:
+            connection.sendall(text)
+            received = b""
+            while len(received) < len(text):
+                data = connection.recv(65_535)
+                if not data:
+                    return False
+                received += data
+        except TimeoutError:
+            return False
+        return received == text
+
+    def connects(self, machine: str, address: str, port: int = 80, *, source_port: int = 0) -> bool:
+        """Whether a TCP connection is established; silence is false, a refusal raises."""
+        try:
+            with self.tcp(machine, address, port, source_port=source_port, seconds=self.timing.silence):
+                return True
+        except TimeoutError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EHOSTUNREACH:
+                return False
+            raise
+
+    def asks(self, machine: str, address: str, port: int = 7, *, source_port: int = 0, text: bytes = b"ask") -> bool:
+        """Whether one of a few UDP datagrams is answered by an echo machine; silence is false."""
+        with self.open(machine, socket.SOCK_DGRAM, source_port) as asker:
+            return self.answered(asker, address, port, text)
+
+    def answered(self, asker: socket.socket, address: str, port: int = 7, text: bytes = b"ask") -> bool:
+        """The same, for a UDP socket that is there."""
+        deadline = time.monotonic() + self.timing.silence
+        asker.settimeout(self.timing.silence / 4)
+        while time.monotonic() < deadline:
+            asker.sendto(text, (address, port))
+            try:
+                if asker.recvfrom(65_535)[0].startswith(text):
+                    return True
+            except TimeoutError:
+                continue
+        return False
+
+    def wait(self, what: str, look: Callable[[], Any], accept: Callable[[Any], bool] = bool) -> Any:
+        """Wait for a condition, as long as the timing has patience."""
+        return wait_for(what, look, accept, seconds=self.timing.patience, interval=0.02)
