@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from testbed.errors import LabError
 from testbed.kernel import namespaces
+from testbed.plan.numbers import LOGIN_MARK
 from testbed.plan.ruleset.context import PROBE_SOURCE
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def open_socket(reach: Reach, port: int, seconds: float) -> socket.socket:
     try:
         made.settimeout(seconds)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, reach.device.encode())
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, LOGIN_MARK)
         # The port is chosen when the peer is known, so closed connections do not use up the ports.
         made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         made.bind((PROBE_SOURCE, 0))

@@ -12,7 +12,7 @@ from typing import Any
 
 from testbed.errors import LabError, MachineError
 
-__all__ = ["list_table", "replacing", "run"]
+__all__ = ["chains", "list_table", "replacing", "run"]
 
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _LIBRARY = "libnftables.so.1"
@@ -71,3 +71,12 @@ def list_table(command: str) -> list[dict[str, Any]]:
     """Run one ``list …`` command and return its JSON objects."""
     objects: list[dict[str, Any]] = json.loads(run(command, as_json=True))["nftables"]
     return objects
+
+
+def chains(tables: tuple[str, ...]) -> set[str]:
+    """Names of the chains of some tables (``family name``)."""
+    return {
+        each["chain"]["name"]
+        for each in list_table("list chains")
+        if "chain" in each and f"{each['chain']['family']} {each['chain']['table']}" in tables
+    }

@@ -12,7 +12,7 @@ from testbed.lab import controller, daemons
 from testbed.lab.state import Running
 from testbed.plan import objects
 from testbed.plan.describe import title
-from testbed.plan.replacement import replacement
+from testbed.plan.replacement import BALANCER_TABLE, replacement
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -180,16 +180,18 @@ class Applier:
             netlink.close()
 
     def _load(self, ruleset: objects.Ruleset) -> None:
-        """Replace the rules; members that are eligible stay so, and no packet meets a gap."""
-        if ruleset.namespace != self._plan.fabric:
-            with namespaces.entered(ruleset.namespace):
-                nft.run(nft.replacing(ruleset.text, ruleset.tables))
-            return
+        """Replace the rules; members that are eligible stay so, flows stay known, and no packet meets a gap."""
         with namespaces.entered(ruleset.namespace):
-            filled = self._eligible_now() if self._plan.rules else ""
-            loaded = self._state.ruleset() if "table ip testbed" in nft.run("list tables").splitlines() else None
-            nft.run(replacement(loaded, ruleset.text, filled))
-        self._state.write("ruleset.nft", ruleset.text)
+            if ruleset.namespace != self._plan.fabric:
+                nft.run(nft.replacing(ruleset.text, ruleset.tables))
+                return
+            (table,) = ruleset.tables
+            filled = self._eligible_now() if table == BALANCER_TABLE and self._plan.rules else ""
+            there = table in (line.removeprefix("table ") for line in nft.run("list tables").splitlines())
+            loaded = self._state.ruleset(table) if there else None
+            present = nft.chains((table,)) if there else None
+            nft.run(replacement(table, loaded, ruleset.text, filled, present=present))
+        self._state.write_ruleset(table, ruleset.text)
 
     def _eligible_now(self) -> str:
         """The elements that make the members eligible that are so now; nobody, in a table that is new."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from testbed.plan import objects
+from testbed.plan.replacement import BALANCER_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,8 +62,9 @@ def _hangs_on(thing: KernelObject, veth: objects.Veth) -> bool:
     match thing:
         case objects.LinkUp() | objects.Address() | objects.Neighbor() | objects.Route() | objects.NoChecksumOffload():
             return (thing.namespace, thing.link) in ends
-        case objects.Ruleset():  # of a wire: it hangs on both ends
-            return thing.namespace == veth.peer_namespace
+        case objects.Ruleset():  # of a wire: it hangs on both ends; of the fabric: some chains name a cable
+            hooked = thing.namespace == veth.namespace and f'device "{veth.name}"' in thing.text
+            return hooked or thing.namespace == veth.peer_namespace
         case objects.Sysctl():
             return thing.namespace == veth.namespace and f".{veth.name}." in thing.key
     return False
@@ -83,18 +85,22 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     holders = [each for each in removed if isinstance(each, _HOLDERS)]
     dropped = {each for each in present if any(_depends(each, holder) for holder in holders)}
     have = set(present) - dropped - set(removed)
-    replacing = {each.namespace for each in wanted if isinstance(each, objects.Ruleset) and each not in have}
-    # The controller writes to the fabric's tables: it must not run while they are replaced.
+    replacing = {
+        each.namespace
+        for each in wanted
+        if isinstance(each, objects.Ruleset) and each.tables == (BALANCER_TABLE,) and each not in have
+    }
+    # The controller writes to the balancer's table: it must not run while that is replaced.
     controllers = [each for each in have if isinstance(each, objects.Controller) and each.namespace in replacing]
     removed += controllers
     have -= set(controllers)
-    replaced = {each.namespace for each in wanted if isinstance(each, objects.Ruleset)}
+    replaced = {(each.namespace, each.tables) for each in wanted if isinstance(each, objects.Ruleset)}
     takedown = [
         Change("remove", each) for each in reversed(removed) if not (each in dropped or _replaced(each, replaced))
     ]
     return (*takedown, *(Change("add", each) for each in wanted if each not in have))
 
 
-def _replaced(thing: KernelObject, namespaces: set[str]) -> bool:
+def _replaced(thing: KernelObject, tables: set[tuple[str, tuple[str, ...]]]) -> bool:
     """A table that another one replaces is not removed before: packets would meet a gap."""
-    return isinstance(thing, objects.Ruleset) and thing.namespace in namespaces
+    return isinstance(thing, objects.Ruleset) and (thing.namespace, thing.tables) in tables

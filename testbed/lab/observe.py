@@ -112,12 +112,7 @@ def _is_set(setting: objects.Sysctl) -> bool:
 
 
 def _is_loaded(ruleset: objects.Ruleset) -> bool:
-    loaded = {
-        each["chain"]["name"]
-        for each in nft.list_table("list chains")
-        if "chain" in each and f"{each['chain']['family']} {each['chain']['table']}" in ruleset.tables
-    }
-    return loaded == chains(ruleset.text)
+    return nft.chains(ruleset.tables) == chains(ruleset.text)
 
 
 def _cables(fabric: str, known: tuple[KernelObject, ...], links: Mapping[str, tuple[Link, ...]]) -> set[KernelObject]:

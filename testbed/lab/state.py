@@ -2,7 +2,7 @@
 
 ``lab.json`` (where the document is, the numbers given so far, the images of built containers), ``topology.yaml``
 (the document as it was read),
-``ruleset.nft`` (the nftables text loaded last), ``processes.json``, and what the controller and the programs
+``ruleset.nft`` and ``netdev-testbed_nsg.nft`` (the nftables texts loaded last), ``processes.json``, and what the controller and the programs
 write: ``events.jsonl``, ``health.json``, sockets, logs. Files are replaced whole, never half-written.
 """
 
@@ -22,6 +22,7 @@ from testbed.deadline import wait_for
 from testbed.errors import InputError, LabError, MachineError, UnknownLabError
 from testbed.kernel import namespaces
 from testbed.kernel.processes import Process
+from testbed.plan.replacement import BALANCER_TABLE
 from testbed.runtimes.base import Place
 
 if TYPE_CHECKING:
@@ -120,9 +121,13 @@ class State:
         """Remember."""
         self.write("lab.json", json.dumps(asdict(record), indent=1))
 
-    def ruleset(self) -> str | None:
-        """The nftables text loaded last."""
-        return self._read("ruleset.nft")
+    def ruleset(self, table: str) -> str | None:
+        """The nftables text loaded last into a table of the fabric (``family name``)."""
+        return self._read(_ruleset_file(table))
+
+    def write_ruleset(self, table: str, text: str) -> None:
+        """Remember what was loaded."""
+        self.write(_ruleset_file(table), text)
 
     def running(self) -> dict[str, Running]:
         """Processes by machine name; the controller is ``controller``. Dead ones are left out."""
@@ -156,6 +161,10 @@ class State:
         shutil.rmtree(self.directory, ignore_errors=True)
         with suppress(OSError):
             ROOT.rmdir()  # only when it was the last lab
+
+
+def _ruleset_file(table: str) -> str:
+    return "ruleset.nft" if table == BALANCER_TABLE else f"{table.replace(' ', '-')}.nft"
 
 
 def check_lab_name(name: str) -> None:

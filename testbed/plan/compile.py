@@ -14,6 +14,8 @@ from testbed.plan.network import Network
 from testbed.plan.numbers import Numbers, table_mark
 from testbed.plan.ruleset.context import PROBE_SOURCE, Fabric, InternetLink
 from testbed.plan.ruleset.table import fabric_ruleset
+from testbed.plan.security import effective_security
+from testbed.plan.security_ruleset import SECURITY_TABLE, security_ruleset
 from testbed.topology.runtimes import ExternalRuntime, NamespaceRuntime
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from testbed.topology import model
 
-__all__ = ["INTERNET", "compile_plan", "network_of"]
+__all__ = ["INTERNET", "compile_plan", "interface_numbers", "network_of"]
 
 #: Name of the machine outside the trusted space.
 INTERNET = "internet"
@@ -72,6 +74,10 @@ def compile_plan(
     made += fabric_routes(fabric, network, interfaces, outside, numbers)
     made += steering(fabric, rules)
     made.append(objects.Ruleset(fabric, ("ip testbed",), fabric_ruleset(described)))
+    if securities := effective_security(topology, interfaces):
+        known = interface_numbers(interfaces, numbers)
+        text = security_ruleset(securities, known, topology.time_scale)
+        made.append(objects.Ruleset(fabric, (SECURITY_TABLE,), text))
     made += [server] if server else []
     made += virtual_machines(everyone, around)
     made += programs(everyone, around)
@@ -88,6 +94,11 @@ def network_of(topology: model.Topology, plan: Plan) -> Network:
     """Where packets go in a lab, for its plan and the document it was compiled from."""
     interfaces = tuple(each for machine in plan.machines for each in machine.network_interfaces)
     return _network(topology, interfaces, plan.rules, Numbers(dict(plan.ids)))
+
+
+def interface_numbers(interfaces: tuple[NetworkInterface, ...], numbers: Numbers) -> dict[tuple[str, str], int]:
+    """Numbers of network interfaces, by machine and name."""
+    return {(each.machine, each.name): numbers.of("interface", f"{each.machine}/{each.name}") for each in interfaces}
 
 
 def _network(

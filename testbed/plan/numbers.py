@@ -12,6 +12,7 @@ from testbed.errors import InputError
 
 __all__ = [
     "INTERNET_ZONE",
+    "LOGIN_MARK",
     "MEMBER_MASK",
     "TABLE_MASK",
     "Numbers",
@@ -25,6 +26,8 @@ __all__ = [
 MEMBER_MASK = 0x0000_FFFF
 #: Packet mark, high half: the routing table of the sender's subnet. The top bit says "to be balanced".
 TABLE_MASK = 0xFFFF_0000
+#: Packet mark of the lab's own logins: no network security group has a say in them, and no routing table.
+LOGIN_MARK = 0x0000_FFFF
 #: Conntrack zone of what leaves for the internet; zones of rules are their ids.
 INTERNET_ZONE = 0xFFFF
 _LIMIT = 0x7FFE

@@ -1,16 +1,20 @@
-"""From one ruleset to the next in one transaction, keeping what running flows need. Pure.
+"""From one ruleset of the fabric to the next in one transaction, keeping what running flows need. Pure.
 
 Sets, maps and counters that both have stay as they are, with their elements: flows keep their members, rewritten
-flows their frontends, counters their counts. Rules are replaced, and what the new text does not have goes.
+flows their frontends, security groups their flow records, counters their counts. Rules are replaced, and what the new text does not have goes.
 """
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-__all__ = ["chains", "declared", "replacement"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
-TABLE = "ip testbed"
+__all__ = ["BALANCER_TABLE", "chains", "declared", "replacement"]
+
+BALANCER_TABLE = "ip testbed"
 _DECLARATION = re.compile(r"^  (chain|map|set|counter|ct timeout) (\w+) \{", re.MULTILINE)
 #: Maps with fixed elements: they are filled anew, because an element cannot be changed in place.
 _FIXED = ("flows", "packets")
@@ -28,24 +32,30 @@ def chains(text: str) -> set[str]:
     return {name for kind, name in declared(text) if kind == "chain"}
 
 
-def replacement(old: str | None, new: str, elements: str) -> str:
+def replacement(
+    table: str, old: str | None, new: str, elements: str = "", *, present: Collection[str] | None = None
+) -> str:
     """The nft commands that turn a table made by ``old`` into ``new``.
 
     Args:
+        table: Family and name.
         old: The text loaded last; None: whatever table is there is replaced as a whole.
         new: The text to load.
         elements: Commands that fill the owner maps and eligible sets, which are emptied before.
+        present: The table's chains; those that hang on a link go with it (Linux before 6.16). None: all of them.
     """
     if old is None:
-        return f"add table {TABLE}\ndelete table {TABLE}\n{new}{elements}"
+        return f"add table {table}\ndelete table {table}\n{new}{elements}"
     before, after = declared(old), declared(new)
-    commands = [f"flush table {TABLE}\n"]
-    commands += [f"flush map {TABLE} {name}\n" for name in _FIXED if ("map", name) in before]
+    if present is not None:
+        before = {(kind, name) for kind, name in before if kind != "chain" or name in present}
+    commands = [f"flush table {table}\n"]
+    commands += [f"flush map {table} {name}\n" for name in _FIXED if ("map", name) in before]
     commands.append(new)
     for kind, name in sorted(before & after):
         if name.startswith(("owner_", "eligible_")):
-            commands.append(f"flush {kind} {TABLE} {name}\n")
+            commands.append(f"flush {kind} {table} {name}\n")
     commands.append(elements)
     gone = sorted(before - after, key=lambda each: (_ORDER.index(each[0]), each[1]))
-    commands += [f"delete {kind} {TABLE} {name}\n" for kind, name in gone]
+    commands += [f"delete {kind} {table} {name}\n" for kind, name in gone]
     return "".join(commands)

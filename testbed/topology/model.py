@@ -2,7 +2,7 @@
 
 Keys are spelled as in the Azure SDK for Python (``azure-mgmt-network``); what Azure has no word for
 (``machines``, ``runtime``, ``time_scale``, ``internet``) is the testbed's own. Unknown keys are errors.
-What machines are made of is in :mod:`testbed.topology.runtimes`.
+What machines are made of is in :mod:`testbed.topology.runtimes`, filters are in :mod:`testbed.topology.security`.
 Checks that need more than one value live in :mod:`testbed.topology.rules`.
 """
 
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from testbed.topology.document import Document
 from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
+from testbed.topology.security import NetworkSecurityGroup
 from testbed.topology.switches import Switches
 from testbed.topology.words import Address, Name, Port, Prefix, Reference
 
@@ -108,6 +109,8 @@ class Subnet(Document):
     """CIDR, /8 to /29. Azure keeps the first four addresses and the last one."""
     route_table: Name | None = None
     """Name of the route table that the subnet's network interfaces obey."""
+    network_security_group: Name | None = None
+    """Filters what the subnet's network interfaces send and receive."""
 
 
 class VirtualNetwork(Document):
@@ -250,6 +253,8 @@ class NetworkInterface(Document):
     """Whether it may receive and send packets of others; an appliance needs it."""
     backend_address_pools: tuple[Reference, ...] = ()
     """``load_balancer/backend_address_pool`` the network interface is a member of."""
+    network_security_group: Name | None = None
+    """Its own, beside the subnet's: both have to allow a flow."""
 
 
 class Machine(Document):
@@ -295,6 +300,8 @@ class Topology(Document):
     """Which virtual networks reach each other."""
     route_tables: tuple[RouteTable, ...] = ()
     """User-defined routes; subnets name them."""
+    network_security_groups: tuple[NetworkSecurityGroup, ...] = ()
+    """Filters; subnets and network interfaces name them. Where none applies, everything may pass."""
     load_balancers: tuple[LoadBalancer, ...] = ()
     """Internal load balancers."""
     machines: tuple[Machine, ...] = Field(min_length=1)

@@ -34,6 +34,7 @@ _STAND_ALONE = frozenset(
         "idle_timeout_in_minutes",
         "interval_in_seconds",
         "load_distribution",
+        "network_security_group",
         "no_healthy_backends_behavior",
         "number_of_probes",
         "probe_path",

@@ -12,13 +12,13 @@ from testbed.topology import runtimes
 from testbed.topology.model import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from pydantic_core import ErrorDetails
 
     from testbed.topology.nodes import Location
 
-__all__ = ["KINDS", "closest", "model_at", "one_of", "put", "untagged"]
+__all__ = ["KINDS", "closest", "model_at", "one_of", "put", "suggestion", "untagged"]
 
 _SEE = "see docs/topology.md for the keys and their values"
 #: A runtime's models by their kind, which pydantic puts into the places of errors.
@@ -40,6 +40,14 @@ def closest(word: str, words: tuple[str, ...]) -> str | None:
 def one_of(words: tuple[str, ...]) -> str:
     """``a, b or c``."""
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1] if words else "")))
+
+
+def suggestion(name: str, names: Collection[str], where: str) -> str:
+    """What to do about a reference to nothing: ``names`` are there, in the list ``where``."""
+    near = closest(name, tuple(names))
+    if near:
+        return f"did you mean {near!r}?"
+    return f"use {one_of(tuple(names))}" if names else f"add it to {where}"
 
 
 def _inside(annotation: Any) -> Any:

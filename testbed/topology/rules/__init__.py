@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from testbed.topology.rules import addressing, balancing, machines, names, probing, references, routing, runtimes
+from testbed.topology.rules import (
+    addressing,
+    balancing,
+    machines,
+    names,
+    probing,
+    references,
+    routing,
+    runtimes,
+    security,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +29,7 @@ __all__ = ["CHECKS", "run_all"]
 
 CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = tuple(
     getattr(module, name)
-    for module in (names, addressing, references, routing, balancing, probing, runtimes, machines)
+    for module in (names, addressing, references, routing, balancing, probing, security, runtimes, machines)
     for name in module.__all__
     if name.islower()
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         VirtualNetwork,
     )
     from testbed.topology.nodes import Location
+    from testbed.topology.security import NetworkSecurityGroup, SecurityRule
 
     Named = (
         BackendAddressPool
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
         | LoadBalancer
         | LoadBalancingRule
         | Machine
+        | NetworkSecurityGroup
         | Probe
         | Route
         | RouteTable
+        | SecurityRule
         | Subnet
         | VirtualNetwork
     )
@@ -57,6 +60,12 @@ def duplicate_names(draft: Draft) -> Iterator[Finding]:
     yield from _duplicates(draft, ("route_tables",), topology.route_tables, "route table")
     for i, table in enumerate(topology.route_tables):
         yield from _duplicates(draft, ("route_tables", i, "routes"), table.routes, "route")
+    yield from _duplicates(
+        draft, ("network_security_groups",), topology.network_security_groups, "network security group"
+    )
+    for i, group in enumerate(topology.network_security_groups):
+        where = ("network_security_groups", i, "security_rules")
+        yield from _duplicates(draft, where, group.security_rules, "security rule")
     yield from _duplicates(draft, ("load_balancers",), topology.load_balancers, "load balancer")
     for i, balancer in enumerate(topology.load_balancers):
         parts: tuple[tuple[str, Sequence[Named], str], ...] = (

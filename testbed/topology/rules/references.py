@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.topology.lookup import network_name
-from testbed.topology.wording import closest, one_of
+from testbed.topology.wording import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -17,19 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["balancer_references", "peering_ends", "pool_references", "subnet_references", "table_references"]
 
 
-def _fix(name: str, names: Collection[str], where: str) -> str:
-    near = closest(name, tuple(names))
-    if near:
-        return f"did you mean {near!r}?"
-    return f"use {one_of(tuple(names))}" if names else f"add it to {where}"
-
-
 def _unknown(draft: Draft, location: Location, name: str, names: Collection[str], kind: str) -> Iterator[Finding]:
     """``kind`` is the key of the list that should hold it."""
     if name not in names and not draft.lost(name, kind=kind):
         word = {"virtual_networks": "virtual network", "route_tables": "route table", "probes": "probe"}.get(kind)
         word = word or {"frontend_ip_configurations": "frontend"}.get(kind, "backend address pool")
-        yield draft.error(location, f"there is no {word} {name!r}", fix=_fix(name, names, kind))
+        yield draft.error(location, f"there is no {word} {name!r}", fix=suggestion(name, names, kind))
 
 
 def peering_ends(draft: Draft) -> Iterator[Finding]:
@@ -75,12 +68,12 @@ def _subnet(draft: Draft, location: Location, reference: str) -> Iterator[Findin
     name = network_name(reference)
     if name not in draft.lookup.networks:
         if not draft.lost(name, kind="virtual_networks"):
-            fix = _fix(name, draft.lookup.networks, "virtual_networks")
+            fix = suggestion(name, draft.lookup.networks, "virtual_networks")
             yield draft.error(location, f"{reference}: there is no virtual network {name!r}", fix=fix)
         return
     subnets = [each.key for each in draft.lookup.subnets if each.network.name == name]
     message = f"virtual network {name!r} has no subnet {reference.partition('/')[2]!r}"
-    yield draft.error(location, message, fix=_fix(reference, subnets, f"the subnets of {name}"))
+    yield draft.error(location, message, fix=suggestion(reference, subnets, f"the subnets of {name}"))
 
 
 def pool_references(draft: Draft) -> Iterator[Finding]:
@@ -98,7 +91,7 @@ def pool_references(draft: Draft) -> Iterator[Finding]:
             lost = draft.lost(balancer, kind="load_balancers") or draft.lost(pool, kind="backend_address_pools")
             if reference not in pools and not lost:
                 message = f"there is no backend address pool {reference!r}"
-                yield draft.error(location, message, fix=_fix(reference, pools, "a load balancer"))
+                yield draft.error(location, message, fix=suggestion(reference, pools, "a load balancer"))
             if reference in seen:
                 message = f"the network interface is in {reference} already"
                 yield draft.error(location, message, fix="name each pool once")
