@@ -68,6 +68,7 @@ def _to_json(explained: ExplainedHop) -> dict[str, Any]:
         "frontend_ip_configuration": hop.rule.frontend if hop.rule else None,
         "member": explained.member,
         "candidates": list(explained.candidates),
+        "blocked": explained.blocked.to_json() if explained.blocked else None,
     }
 
 
@@ -86,5 +87,7 @@ def _print_hop(number: int, explained: ExplainedHop) -> None:
         else:
             names = ", ".join(explained.candidates) or "nobody: the packet is dropped"
             print(f"   candidates: {names} (the flow's hash chooses; no such flow is live)")
+    if explained.blocked:
+        print(f"   {explained.blocked.why()}")
     if hop.loop:
         print("   LOOP: the packet has come back to a subnet it left before")

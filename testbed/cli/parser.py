@@ -21,7 +21,7 @@ GROUPS = {
     "topology documents": ("validate", "plan", "graph", "schema"),
     "labs": ("up", "list", "status", "down"),
     "proof": ("verify", "fault", "events"),
-    "a look inside": ("routes", "explain", "exec", "ssh", "push", "capture"),
+    "a look inside": ("routes", "security", "explain", "exec", "ssh", "push", "capture"),
 }
 VERBS = tuple(name for names in GROUPS.values() for name in names)
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.balancer.nftables import read_eligible
 from testbed.kernel import conntrack, namespaces
 from testbed.plan.compile import network_of
 from testbed.plan.explain import Hop, way
+from testbed.plan.security import Packet, Securities
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
+    from collections.abc import Iterator
 
     from testbed.plan.model import Plan, Rule
+    from testbed.plan.security import Blocked
     from testbed.topology.model import Topology
 
 __all__ = ["ExplainedHop", "explain"]
@@ -23,11 +26,15 @@ _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 @dataclass(frozen=True, slots=True)
 class ExplainedHop:
-    """A hop; at a balancer the member that carries the live flow, and those that a new one can get."""
+    """A hop; at a balancer the member that carries the live flow, and those that a new one can get.
+
+    ``blocked``: the security rule that lets no new flow of this kind pass; the way ends there.
+    """
 
     hop: Hop
     member: str | None
     candidates: tuple[str, ...]
+    blocked: Blocked | None = None
 
 
 def explain(
@@ -50,13 +57,28 @@ def explain(
     tuple_ = (_PROTOCOLS[protocol], source.address, str(destination), source_port, destination_port)
     with namespaces.entered(plan.fabric):
         hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _next(rule, tuple_))
-        return tuple(_explained(hop, tuple_) for hop in hops)
+        packet = Packet(_PROTOCOLS[protocol], IPv4Address(source.address), destination, source_port, destination_port)
+        return tuple(_until_blocked(Securities(topology, plan), hops, packet, tuple_))
 
 
-def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None]) -> ExplainedHop:
+def _until_blocked(
+    securities: Securities,
+    hops: tuple[Hop, ...],
+    packet: Packet,
+    wanted: tuple[int, str, str, int | None, int | None],
+) -> Iterator[ExplainedHop]:
+    """The hops, up to the one where a network security group drops the packet."""
+    for hop in hops:
+        blocked = securities.blocked(hop, packet)
+        yield _explained(hop, wanted, blocked)
+        if blocked and blocked.sure:
+            return
+
+
+def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], blocked: Blocked | None) -> ExplainedHop:
     if hop.rule is None:
-        return ExplainedHop(hop, None, ())
-    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule))
+        return ExplainedHop(hop, None, (), blocked)
+    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule), blocked)
 
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:

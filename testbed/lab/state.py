@@ -1,9 +1,9 @@
 """What a lab leaves on disk: ``/run/testbed/LAB/``. It helps, but ``down`` works without it.
 
 ``lab.json`` (where the document is, the numbers given so far, the images of built containers), ``topology.yaml``
-(the document as it was read),
-``ruleset.nft`` and ``netdev-testbed_nsg.nft`` (the nftables texts loaded last), ``processes.json``, and what the controller and the programs
-write: ``events.jsonl``, ``health.json``, sockets, logs. Files are replaced whole, never half-written.
+(the document as it was read), ``ruleset.nft`` and ``netdev-testbed_nsg.nft`` (the nftables texts loaded last),
+``processes.json``, and what the controller and the programs write: ``events.jsonl``, ``health.json``, sockets, logs.
+Files are replaced whole, never half-written.
 """
 
 from __future__ import annotations

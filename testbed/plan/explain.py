@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from testbed.plan.network import Drop, ToInternet, ToNetworkInterface, ToRule
@@ -25,6 +25,7 @@ class Hop:
     """A network interface sends the packet: which route decides, which ones lose, where it goes.
 
     ``kind``: ``delivered``, ``appliance`` (a NIC that is to forward it), ``balancer``, ``internet``, ``dropped``.
+    ``receiver``: the network interface it comes to, if it is known.
     """
 
     sender: str
@@ -35,6 +36,7 @@ class Hop:
     detail: str
     rule: Rule | None = None
     loop: bool = False
+    receiver: NetworkInterface | None = None
 
 
 def way(
@@ -55,8 +57,11 @@ def way(
         loop = (sender.virtual_network, sender.subnet) in seen
         seen.add((sender.virtual_network, sender.subnet))
         hop, sender = _hop(network, sender, destination, loop=loop)
-        if hop.rule and str(destination) != hop.rule.frontend_address:  # else the member answers itself
-            sender = _member(plan, hop.rule, choose(hop.rule))
+        if rule := hop.rule:
+            member = _member(plan, rule, choose(rule))
+            hop = replace(hop, receiver=member)
+            if str(destination) != rule.frontend_address:  # else the member answers itself
+                sender = member
         hops.append(hop)
         if loop and sender is not None:
             break
@@ -72,7 +77,8 @@ def _hop(
     target = network.follow(view, route, destination)
     kind, detail, following = _describe(target, destination)
     rule = target.rule if isinstance(target, ToRule) else None
-    return Hop(sender.machine, sender.address, route, losers, kind, detail, rule, loop), following
+    receiver = target.network_interface if isinstance(target, ToNetworkInterface) else None
+    return Hop(sender.machine, sender.address, route, losers, kind, detail, rule, loop, receiver), following
 
 
 def _describe(target: Target, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:

@@ -1,7 +1,8 @@
 """From one ruleset of the fabric to the next in one transaction, keeping what running flows need. Pure.
 
 Sets, maps and counters that both have stay as they are, with their elements: flows keep their members, rewritten
-flows their frontends, security groups their flow records, counters their counts. Rules are replaced, and what the new text does not have goes.
+flows their frontends, security groups their flow records, counters their counts. Rules are replaced, and what the new
+text does not have goes.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Without any group everything may pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from testbed.plan.routes import peers
@@ -27,10 +27,20 @@ from testbed.topology.security import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testbed.plan.model import NetworkInterface
+    from testbed.plan.explain import Hop
+    from testbed.plan.model import NetworkInterface, Plan
     from testbed.topology.model import Topology
 
-__all__ = ["Addresses", "EffectiveGroup", "EffectiveRule", "InterfaceSecurity", "Packet", "effective_security"]
+__all__ = [
+    "Addresses",
+    "Blocked",
+    "EffectiveGroup",
+    "EffectiveRule",
+    "InterfaceSecurity",
+    "Packet",
+    "Securities",
+    "effective_security",
+]
 
 INBOUND, OUTBOUND = SecurityRuleDirection.INBOUND, SecurityRuleDirection.OUTBOUND
 _PLATFORM = IPv4Network(PROBE_SOURCE)
@@ -157,16 +167,73 @@ class InterfaceSecurity:
         """The groups in the order in which a packet of this direction meets them."""
         return self.groups if direction == OUTBOUND else self.groups[::-1]
 
-    def verdict(self, direction: SecurityRuleDirection, packet: Packet) -> tuple[EffectiveGroup, EffectiveRule] | None:
-        """The rule that keeps a new flow from passing, or whose ports have to be known to tell; ``None``: it passes."""
+    def verdict(self, direction: SecurityRuleDirection, packet: Packet) -> Blocked | None:
+        """What keeps a new flow from passing, or whose ports have to be known to tell; ``None``: it passes."""
         for group in self.groups_of(direction):
             for rule in group.rules_of(direction):
                 fits = rule.fits(packet)
                 if fits is None or (fits and not rule.allows):
-                    return group, rule
+                    return Blocked(self.interface, direction, group, rule, sure=fits is not None)
                 if fits:
                     break
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A rule that keeps a new flow from passing; not ``sure``: that depends on ports which are not known."""
+
+    interface: NetworkInterface
+    direction: SecurityRuleDirection
+    group: EffectiveGroup
+    rule: EffectiveRule
+    sure: bool
+
+    def why(self) -> str:
+        """In a line, for people."""
+        where = f"{self.direction.value} at {self.interface.machine} ({self.interface.address})"
+        of = "its subnet's" if self.group.association == "subnet" else "its own"
+        rule = f"rule {self.rule.name!r} ({self.rule.priority}) of {of} network security group {self.group.name!r}"
+        return f"DENIED: {where}, {rule}" if self.sure else f"perhaps denied: {where}, {rule}: give the ports"
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "machine": self.interface.machine,
+            "network_interface": self.interface.name,
+            "direction": self.direction.value,
+            "association": self.group.association,
+            "network_security_group": self.group.name,
+            "security_rule": self.rule.name,
+            "priority": self.rule.priority,
+            "sure": self.sure,
+        }
+
+
+class Securities:
+    """What all network interfaces of a lab obey."""
+
+    def __init__(self, topology: Topology, plan: Plan) -> None:
+        interfaces = tuple(each for machine in plan.machines for each in machine.network_interfaces)
+        self.all = effective_security(topology, interfaces)
+        self._by_place = {(each.interface.machine, each.interface.address): each for each in self.all}
+
+    def of(self, machine: str, address: str) -> InterfaceSecurity | None:
+        """What a network interface obeys; ``None``: it has no network security group."""
+        return self._by_place.get((machine, address))
+
+    def blocked(self, hop: Hop, packet: Packet) -> Blocked | None:
+        """What keeps a new flow from making a hop, at the sender or at the receiver."""
+        sender = self.of(hop.sender, hop.sender_address)
+        if sender and (found := sender.verdict(OUTBOUND, packet)):
+            return found
+        there = hop.receiver and self.of(hop.receiver.machine, hop.receiver.address)
+        if not (there and hop.receiver):
+            return None
+        rule = hop.rule
+        if rule and not rule.enable_floating_ip and str(packet.destination) == rule.frontend_address:
+            packet = replace(packet, destination=IPv4Address(hop.receiver.address))  # rewritten before it comes there
+        return there.verdict(INBOUND, packet)
 
 
 def effective_security(topology: Topology, interfaces: tuple[NetworkInterface, ...]) -> tuple[InterfaceSecurity, ...]:
@@ -228,7 +295,7 @@ def virtual_network_tag(topology: Topology, interface: NetworkInterface) -> tupl
     for peer in peers(topology, here.name):
         prefixes += networks[peer].address_space
     prefixes += [route.address_prefix for route in tables.get(subnet.route_table or "", ())]
-    return tuple(collapse_addresses(prefixes))
+    return _outermost(prefixes)
 
 
 def _on_premises(_topology: Topology, _virtual_network: str) -> tuple[IPv4Network, ...]:
@@ -246,7 +313,13 @@ def _addresses(single: str | None, plural: tuple[str, ...], inside: tuple[IPv4Ne
     if meant == [ServiceTag.AZURE_LOAD_BALANCER]:
         return Addresses(words, (_PLATFORM,))
     networks = [each if isinstance(each, IPv4Network) else _EVERYTHING for each in meant]
-    return Addresses(words, tuple(collapse_addresses(networks)))
+    return Addresses(words, _outermost(networks))
+
+
+def _outermost(prefixes: list[IPv4Network]) -> tuple[IPv4Network, ...]:
+    """Those that no other one holds, in order: an nftables set takes no overlaps."""
+    distinct = dict.fromkeys(prefixes)
+    return tuple(each for each in distinct if not any(each != other and each.subnet_of(other) for other in distinct))
 
 
 def _ports(single: str | None, plural: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
