@@ -6,7 +6,8 @@ balancer has rewritten its destination, and whatever the machine is made of.
 
 The network interface has its flow records in sets of its own, so a five-tuple that crosses the fabric twice, to an
 appliance and from it, is two flows. Keys are written as the machine's own packets show them; what it receives is
-looked up with the ends swapped. A record lives as long as packets of its flow come by. A bare SYN is always a new flow.
+looked up with the ends swapped. A record lives as long as packets of its flow come by. A bare SYN is always a new flow,
+and an echo reply belongs to a request that went the other way.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SECURITY_TABLE = "netdev testbed_nsg"
 #: Azure forgets a flow that was silent for four minutes.
 _IDLE_SECONDS = 240
 #: Flows that one network interface can have at a time; a full table lets no new one in.
-_FLOWS = 65_536
+_FLOWS = 262_144
 _OTHERS = 4096
 _PROTOCOLS = {
     SecurityRuleProtocol.TCP: "tcp",
@@ -43,13 +44,13 @@ _PROTOCOLS = {
 #: Both addresses and the four bytes behind a header without options: what an ICMP error quotes.
 _START = "@nh,96,96"
 _QUOTED = "@th,160,96"
-_ECHO = "icmp type { echo-request, echo-reply }"
 
 
 def _keys(source: str, destination: str, sport: str, dport: str) -> dict[str, str]:
     return {
         "flows": f"ip {source} . ip {destination} . meta l4proto . th {sport} . th {dport}",
-        "echoes": f"ip {source} . ip {destination} . icmp id",
+        "echoes_out": f"ip {source} . ip {destination} . icmp id",
+        "echoes_in": f"ip {source} . ip {destination} . icmp id",
         "others": f"ip {source} . ip {destination} . meta l4proto",
         "fragments": f"ip {source} . ip {destination} . ip protocol . ip id",
     }
@@ -134,7 +135,8 @@ def _way(security: InterfaceSecurity, number: int, direction: SecurityRuleDirect
         f'{later} drop comment "its first fragment did not pass"',
         f"tcp flags & (syn | ack) == syn goto new_{word}_{number}",
         known("flows"),
-        f"{_ECHO} {known('echoes')}",
+        f"icmp type echo-request {known(f'echoes_{word}')}",
+        f"icmp type echo-reply {known('echoes_in' if out else 'echoes_out')}",
         f"{errors} {_QUOTED} @{others}_{number} accept",
         f"meta l4proto != {{ tcp, udp, icmp }} {known('others')}",
         f"goto new_{word}_{number}",
@@ -142,8 +144,8 @@ def _way(security: InterfaceSecurity, number: int, direction: SecurityRuleDirect
     judged = [f"jump {group.association}_{word}_{number}" for group in security.groups_of(direction)]
     recorded = [
         f"meta l4proto {{ tcp, udp }} {update('flows')} goto pass_{word}_{number}",
-        f"{_ECHO} {update('echoes')} goto pass_{word}_{number}",
-        f"icmp type != {{ echo-request, echo-reply }} goto pass_{word}_{number}",
+        f"icmp type echo-request {update(f'echoes_{word}')} goto pass_{word}_{number}",
+        f"icmp type != echo-request goto pass_{word}_{number}",
         f"meta l4proto != {{ tcp, udp, icmp }} {update('others')} goto pass_{word}_{number}",
         'drop comment "no room for another flow"',
     ]
