@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-NAMES = ("up", "health_update", "throughput", "controller", "machines")
+NAMES = ("up", "health_update", "throughput", "security", "controller", "machines")
 RESULTS = Path(__file__).parents[1] / "results" / "bench.json"
 
 

@@ -21,7 +21,7 @@ from testbed.traffic.rings import Sender
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["measure"]
+__all__ = ["SINK", "frames", "gigabits_per_second", "measure", "packets_per_second", "source_mac"]
 
 ROUNDS = 5
 FLOWS = 2_000
@@ -35,17 +35,17 @@ IPERF_PORT = 5201
 SINK = "table ip bench {\n chain sink {\n  type filter hook prerouting priority raw\n  ip protocol udp drop\n }\n}\n"
 
 
-def _frames(mac: str) -> NDArray[np.uint8]:
+def frames(mac: str) -> NDArray[np.uint8]:
     """UDP packets of 60 bytes, the flows one after the other; without a checksum, which UDP allows."""
     from scapy.layers.inet import IP, UDP
     from scapy.layers.l2 import Ether
 
     packet = Ether(src=mac, dst=FABRIC_MAC) / IP(src="10.1.0.4", dst="10.2.0.4") / UDP(chksum=0) / bytes(18)
-    frames = np.tile(np.frombuffer(bytes(packet), dtype=np.uint8), (PACKETS, 1))
+    made = np.tile(np.frombuffer(bytes(packet), dtype=np.uint8), (PACKETS, 1))
     ports = 10_000 + np.arange(PACKETS) % FLOWS
-    frames[:, 34], frames[:, 35] = ports >> 8, ports & 0xFF
-    frames[:, 36], frames[:, 37] = 0x4E, 0x20
-    return frames
+    made[:, 34], made[:, 35] = ports >> 8, ports & 0xFF
+    made[:, 36], made[:, 37] = 0x4E, 0x20
+    return made
 
 
 def _received(namespace: str) -> int:
@@ -54,11 +54,11 @@ def _received(namespace: str) -> int:
     return next(int(line.split()[2]) for line in lines if line.strip().startswith("eth0:"))
 
 
-def _packets_per_second(lab: str, frames: NDArray[np.uint8]) -> float:
+def packets_per_second(lab: str, prepared: NDArray[np.uint8]) -> float:
     """Packets that arrived, by the time from the first one sent to the last one that arrived."""
     sink = f"{lab}-sink"
     before = _received(sink)
-    with Sender(f"{lab}-source", "eth0", frames) as sender:
+    with Sender(f"{lab}-source", "eth0", prepared) as sender:
         start = time.perf_counter()
         while sender.left:
             sender.send(1_000)
@@ -76,7 +76,7 @@ def _listening(namespace: str) -> bool:
     return any(f":{IPERF_PORT:04X} " in line and " 0A " in line for table in tables for line in table.splitlines())
 
 
-def _gigabits_per_second(lab: str) -> float:
+def gigabits_per_second(lab: str) -> float:
     """One TCP connection of iperf3, as its receiver counts it."""
     with namespaces.entered(f"{lab}-sink"):
         server = subprocess.Popen(["iperf3", "--server", "--one-off"], stdout=subprocess.DEVNULL)
@@ -91,7 +91,8 @@ def _gigabits_per_second(lab: str) -> float:
     return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def _source_mac(lab: str) -> str:
+def source_mac(lab: str) -> str:
+    """Of the machine that sends."""
     with namespaces.entered(f"{lab}-source"), Netlink() as netlink:
         return next(link.mac for link in netlink.links() if link.name == "eth0")
 
@@ -109,15 +110,15 @@ def measure() -> list[Figure]:
             commands.lab_up(files["balanced"], "bench-balanced"),
             commands.lab_up(files["static"], "bench-static"),
         ):
-            frames = {path: _frames(_source_mac(f"bench-{path}")) for path in PATHS}
+            prepared = {path: frames(source_mac(f"bench-{path}")) for path in PATHS}
             for path in PATHS:
                 with namespaces.entered(f"bench-{path}-sink"):
                     nft.run(SINK)
-                _packets_per_second(f"bench-{path}", frames[path])
+                packets_per_second(f"bench-{path}", prepared[path])
             for _ in range(ROUNDS):
                 for path in PATHS:
-                    packets[path].append(_packets_per_second(f"bench-{path}", frames[path]))
-                    gigabits[path].append(_gigabits_per_second(f"bench-{path}"))
+                    packets[path].append(packets_per_second(f"bench-{path}", prepared[path]))
+                    gigabits[path].append(gigabits_per_second(f"bench-{path}"))
     rate = {path: median(values) / 1_000 for path, values in packets.items()}
     tcp = {path: median(values) for path, values in gigabits.items()}
     return [

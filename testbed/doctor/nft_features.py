@@ -148,6 +148,25 @@ NFT_FEATURES = (
         """,
     ),
     NftFeature(
+        "nftables egress hook",
+        "network security groups",
+        "CONFIG_NETFILTER_EGRESS (5.16 or newer)",
+        """
+        table netdev guard {
+          set flows {
+            typeof ip saddr . ip daddr . meta l4proto . th sport . th dport
+            size 1024
+            flags dynamic,timeout
+          }
+          chain out {
+            type filter hook egress device {device} priority filter
+            update @flows { ip saddr . ip daddr . meta l4proto . th sport . th dport timeout 9s } accept
+          }
+        }
+        """,
+        required=False,
+    ),
+    NftFeature(
         "nftables forwarding of frames",
         "virtual machines, and machines outside",
         "CONFIG_NFT_FWD_NETDEV",
