@@ -103,9 +103,30 @@ echo "$serverid $staticroutes $hostname $lease"
 """
 
 
-def test_a_box_gets_its_address_by_dhcp(boxes: tuple[str, str], lab: Callable[..., str], tmp_path: Path) -> None:
-    """As a machine in Azure: the address of the document, the way out, and the way to the platform."""
-    lab(document(tmp_path, f"parent: {boxes[0]}", f"interface: {boxes[1]}"))
+#: Only probes come in, nothing goes out.
+CLOSED = """
+network_security_groups:
+  - name: closed
+    security_rules:
+      - {name: probes, priority: 100, direction: Inbound, access: Allow, protocol: Tcp, source_address_prefix: AzureLoadBalancer}
+      - {name: nobody, priority: 110, direction: Inbound, access: Deny, protocol: "*"}
+      - {name: nowhere, priority: 100, direction: Outbound, access: Deny, protocol: "*"}
+"""  # noqa: E501 - a line of YAML is a rule
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_a_box_gets_its_address_by_dhcp(
+    boxes: tuple[str, str], lab: Callable[..., str], tmp_path: Path, *, closed: bool
+) -> None:
+    """The address of the document, the way out, the way to the platform; security groups have no say in it."""
+    path = document(tmp_path, f"parent: {boxes[0]}", f"interface: {boxes[1]}")
+    if closed:
+        prefix = "{name: nva, address_prefix: 10.0.1.0/24"
+        path.write_text(path.read_text().replace(prefix, f"{prefix}, network_security_group: closed") + CLOSED)
+    running = lab(path)
+    for box in ("10.0.1.4", "10.0.1.5"):
+        ping = testbed("exec", running, "web1", "--", "ping", "-c", "1", "-W", "1", box, check=False)
+        assert (ping.status == 0) is not closed
     script = tmp_path / "take"
     script.write_text(TAKE)
     script.chmod(0o755)
