@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from testbed.cli.parser import Parser
     from testbed.lab.security import RuleCount
-    from testbed.plan.security import Addresses
+    from testbed.plan.service_tags import Addresses
 
 __all__ = ["EXAMPLE", "HELP", "add_arguments", "run"]
 

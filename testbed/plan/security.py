@@ -9,18 +9,15 @@ Without any group everything may pass.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from testbed.plan.routes import peers
-from testbed.plan.ruleset.context import PROBE_SOURCE
+from testbed.plan.service_tags import Addresses, addresses, virtual_network_tag
 from testbed.topology.security import (
     SecurityRule,
     SecurityRuleAccess,
     SecurityRuleDirection,
     SecurityRuleProtocol,
-    ServiceTag,
-    address_prefix,
     port_range,
 )
 
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from testbed.topology.model import Topology
 
 __all__ = [
-    "Addresses",
     "Blocked",
     "EffectiveGroup",
     "EffectiveRule",
@@ -43,8 +39,6 @@ __all__ = [
 ]
 
 INBOUND, OUTBOUND = SecurityRuleDirection.INBOUND, SecurityRuleDirection.OUTBOUND
-_PLATFORM = IPv4Network(PROBE_SOURCE)
-_EVERYTHING = IPv4Network("0.0.0.0/0")
 #: Azure's default rules: name, priority, direction, access, source, destination.
 _DEFAULTS = (
     ("AllowVnetInBound", 65000, INBOUND, "Allow", "VirtualNetwork", "VirtualNetwork"),
@@ -65,31 +59,6 @@ class Packet:
     destination: IPv4Address
     source_port: int | None = None
     destination_port: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """One side of a rule: ``words`` as the document has them, and the prefixes they stand for.
-
-    ``outside``: it is all but these prefixes that is meant (the tag ``Internet``).
-    """
-
-    words: tuple[str, ...]
-    prefixes: tuple[IPv4Network, ...]
-    outside: bool = False
-
-    @property
-    def everything(self) -> bool:
-        """Whether every address is meant."""
-        return not self.outside and self.prefixes == (_EVERYTHING,)
-
-    @property
-    def nothing(self) -> bool:
-        """Whether no address is left."""
-        return self.outside and self.prefixes == (_EVERYTHING,)
-
-    def __contains__(self, address: IPv4Address) -> bool:
-        return any(address in prefix for prefix in self.prefixes) != self.outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,55 +240,14 @@ def _effective_rules(
             rule.direction,
             rule.access.value,
             rule.protocol,
-            _addresses(rule.source_address_prefix, rule.source_address_prefixes, inside),
+            addresses(rule.source_address_prefix, rule.source_address_prefixes, inside),
             _ports(rule.source_port_range, rule.source_port_ranges),
-            _addresses(rule.destination_address_prefix, rule.destination_address_prefixes, inside),
+            addresses(rule.destination_address_prefix, rule.destination_address_prefixes, inside),
             _ports(rule.destination_port_range, rule.destination_port_ranges),
         )
     for name, priority, direction, access, source, destination in _DEFAULTS:
-        ends = (_addresses(source, (), inside), (), _addresses(destination, (), inside), ())
+        ends = (addresses(source, (), inside), (), addresses(destination, (), inside), ())
         yield EffectiveRule(name, priority, direction, access, SecurityRuleProtocol.ANY, *ends)
-
-
-def virtual_network_tag(topology: Topology, interface: NetworkInterface) -> tuple[IPv4Network, ...]:
-    """What ``VirtualNetwork`` stands for in the rules of a network interface.
-
-    Its virtual network, those peered with it, what is known behind a gateway, the platform's address, and the
-    prefixes of the user-defined routes of its subnet: a route for 0.0.0.0/0 makes it everything.
-    """
-    networks = {each.name: each for each in topology.virtual_networks}
-    tables = {each.name: each.routes for each in topology.route_tables}
-    here = networks[interface.virtual_network]
-    subnet = next(each for each in here.subnets if each.name == interface.subnet)
-    prefixes = [*here.address_space, _PLATFORM, *_on_premises(topology, here.name)]
-    for peer in peers(topology, here.name):
-        prefixes += networks[peer].address_space
-    prefixes += [route.address_prefix for route in tables.get(subnet.route_table or "", ())]
-    return _outermost(prefixes)
-
-
-def _on_premises(_topology: Topology, _virtual_network: str) -> tuple[IPv4Network, ...]:
-    """Prefixes on premises that a virtual network reaches through a gateway. The lab has no gateway."""
-    return ()
-
-
-def _addresses(single: str | None, plural: tuple[str, ...], inside: tuple[IPv4Network, ...]) -> Addresses:
-    words = plural or (single or "*",)
-    meant = [address_prefix(each) for each in words]
-    if meant == [ServiceTag.VIRTUAL_NETWORK]:
-        return Addresses(words, inside)
-    if meant == [ServiceTag.INTERNET]:
-        return Addresses(words, inside, outside=True)
-    if meant == [ServiceTag.AZURE_LOAD_BALANCER]:
-        return Addresses(words, (_PLATFORM,))
-    networks = [each if isinstance(each, IPv4Network) else _EVERYTHING for each in meant]
-    return Addresses(words, _outermost(networks))
-
-
-def _outermost(prefixes: list[IPv4Network]) -> tuple[IPv4Network, ...]:
-    """Those that no other one holds, in order: an nftables set takes no overlaps."""
-    distinct = dict.fromkeys(prefixes)
-    return tuple(each for each in distinct if not any(each != other and each.subnet_of(other) for other in distinct))
 
 
 def _ports(single: str | None, plural: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Network
 
-    from testbed.plan.security import Addresses, EffectiveGroup, EffectiveRule, InterfaceSecurity
+    from testbed.plan.security import EffectiveGroup, EffectiveRule, InterfaceSecurity
+    from testbed.plan.service_tags import Addresses
 
 __all__ = ["SECURITY_TABLE", "counter_name", "security_ruleset"]
 

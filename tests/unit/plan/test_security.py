@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -16,10 +16,13 @@ from testbed.plan import objects
 from testbed.plan.compile import compile_plan, network_of
 from testbed.plan.explain import way
 from testbed.plan.numbers import Numbers
-from testbed.plan.security import INBOUND, OUTBOUND, Addresses, Blocked, Packet, Securities
+from testbed.plan.security import INBOUND, OUTBOUND, Blocked, Packet, Securities
 from testbed.plan.security_ruleset import SECURITY_TABLE
 from testbed.topology.model import Topology
 from testbed.topology.security import SecurityRuleDirection, port_range
+
+if TYPE_CHECKING:
+    from testbed.plan.service_tags import Addresses
 
 GOLDEN = Path(__file__).parent / "golden"
 TOPOLOGIES = Path(__file__).parents[3] / "topologies"
