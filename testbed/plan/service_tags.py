@@ -1,4 +1,4 @@
-"""Service tags: what the addresses of security rules stand for at one network interface ("Service tags overview"). Pure."""
+"""Service tags: what addresses of security rules stand for at a network interface ("Service tags overview"). Pure."""
 
 from __future__ import annotations
 
