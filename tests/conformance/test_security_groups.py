@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import struct
+from contextlib import suppress
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +19,7 @@ from testbed.kernel import namespaces
 from testbed.lab.security import security_rules
 from testbed.lab.state import State
 from testbed.lab.up import load_plan_and_topology
+from testbed.plan.security import INBOUND, Packet, Securities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -387,3 +391,39 @@ def test_logins_of_the_lab_are_not_filtered(flat_lab: Lab, server_with: Callable
     assert not flat_lab.connects("client", SERVER)
     with connect(Reach.of(flat_lab.plan, "server"), 80, flat_lab.timing.patience) as connection:
         assert flat_lab.echoes(connection)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_kernel_decides_as_the_effective_rules_say(
+    flat_lab: Lab, server_with: Callable[..., None], seed: int
+) -> None:
+    """Many rules at random: datagrams to a range of ports are answered exactly where no rule is said to deny them."""
+    chance = random.Random(seed)  # noqa: S311 - a choice of examples
+    ports = range(7000, 7024)
+    rules = []
+    for priority in chance.sample(range(100, 4096), 14):
+        first, last = sorted(chance.choices(ports, k=2))
+        keys: Document = {
+            "source_address_prefix": chance.choice(["*", "VirtualNetwork", "Internet", "10.0.1.0/24", SILENT]),
+            "destination_address_prefix": chance.choice(["*", SERVER, "10.0.0.0/8", "10.0.9.0/24"]),
+        }
+        if chance.random() < 0.8:
+            keys["destination_port_range"] = f"{first}-{last}"
+        access, protocol = chance.choice(["Allow", "Deny"]), chance.choice(["Udp", "Udp", "Tcp", "*"])
+        rules.append(allow(priority, protocol=protocol, access=access, **keys))
+    server_with(*rules)
+    plan, topology = load_plan_and_topology(State(flat_lab.name))
+    security = Securities(topology, plan).of("server", SERVER)
+    assert security is not None
+    ends = IPv4Address(CLIENT), IPv4Address(SERVER)
+    said = {port for port in ports if not security.verdict(INBOUND, Packet(socket.IPPROTO_UDP, *ends, 40_000, port))}
+    answered = set()
+    with flat_lab.open("client", socket.SOCK_DGRAM) as asker:
+        asker.settimeout(flat_lab.timing.silence)
+        for port in ports:
+            asker.sendto(b"ask", (SERVER, port))
+        with suppress(TimeoutError):
+            while True:
+                answered.add(asker.recvfrom(2048)[1][1])
+    assert answered == said
+    assert 0 < len(said) < len(ports)
