@@ -113,3 +113,26 @@ def test_a_wire_is_made_again_with_its_cable_and_leaves_the_controller_alone() -
     wanted = tuple(WIDER if each is CABLE else each for each in VIRTUAL)
     changes = list(difference(wanted, VIRTUAL))
     assert changes == [*remove(CABLE), *add(WIDER, UP, WIRE, ROUTE)]
+
+
+GROUPS = objects.Ruleset("x-fabric", ("netdev testbed_nsg",), 'hook ingress device "a-eth0" priority filter')
+GUARDED = (*ALL[:-2], GROUPS, *ALL[-2:])
+
+
+def test_security_groups_change_without_the_controller() -> None:
+    """It does not write to their table; they go while the balancer's table stays."""
+    changed = objects.Ruleset(GROUPS.namespace, GROUPS.tables, GROUPS.text + " drop")
+    wanted = tuple(changed if each is GROUPS else each for each in GUARDED)
+    assert list(difference(wanted, GUARDED)) == add(changed)
+    assert list(difference(ALL, GUARDED)) == remove(GROUPS)
+    assert list(difference(GUARDED, ALL)) == add(GROUPS)
+
+
+def test_security_groups_are_loaded_again_with_a_cable() -> None:
+    """Their chains go with the cable's end in the fabric; those that name other cables only are left alone."""
+    wanted = tuple(WIDER if each is CABLE else each for each in GUARDED)
+    assert add(GROUPS)[0] in difference(wanted, GUARDED)
+    other = objects.Ruleset(GROUPS.namespace, GROUPS.tables, 'hook ingress device "b-eth0" priority filter')
+    present = tuple(other if each is GROUPS else each for each in GUARDED)
+    wanted = tuple(WIDER if each is CABLE else each for each in present)
+    assert add(other)[0] not in difference(wanted, present)
