@@ -79,7 +79,7 @@ def _id(*parts: object) -> str:
 
 
 def _interface_id(place: InterfacePlace) -> str:
-    return _id("nic", place.machine.name, place.location[-1])
+    return _id("nic", place.machine.name, place.location[3])
 
 
 def _frontend_id(place: FrontendPlace) -> str:
@@ -89,8 +89,9 @@ def _frontend_id(place: FrontendPlace) -> str:
 def _interface(place: InterfacePlace) -> Item:
     machine = place.machine
     several = len(machine.network_interfaces) > 1
-    title = f"{machine.name} eth{place.location[-1]}" if several else machine.name
-    lines = (str(place.interface.private_ip_address), machine.runtime.summary)
+    title = f"{machine.name} eth{place.location[3]}" if several else machine.name
+    further = [str(each.private_ip_address) for each in place.interface.ip_configurations]
+    lines = (str(place.interface.private_ip_address), *further, machine.runtime.summary)
     return Item(_interface_id(place), "machine", title, lines)
 
 
@@ -111,11 +112,9 @@ def _subnet(topology: Topology, lookup: Lookup, place: SubnetPlace) -> SubnetBox
         if route.next_hop_type in (NextHopType.NONE, NextHopType.VNET_LOCAL)
         or (route.next_hop_type == NextHopType.INTERNET and topology.internet is None)
     ]
-    title = f"{place.subnet.name}  {place.subnet.address_prefix}"
+    title = f"{place.subnet.name}  {', '.join(map(str, filter(None, (place.subnet.ipv4, place.subnet.ipv6))))}"
     here = _id("subnet", place.network.name, place.subnet.name)
-    pooled = any(
-        each.interface.backend_address_pools for each in lookup.interfaces if each.interface.subnet == place.key
-    )
+    pooled = any(each.pools for each in lookup.configurations if each.interface.subnet == place.key)
     return SubnetBox(here, title, (*frontends, *interfaces), tuple(notes), pooled)
 
 

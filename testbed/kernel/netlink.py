@@ -8,6 +8,7 @@ import socket
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Self
 
 from testbed.errors import LabError
@@ -46,6 +47,8 @@ _NDA_DST, _NDA_LLADDR = 1, 2  # linux/neighbour.h
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15  # linux/rtnetlink.h
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16  # linux/fib_rules.h
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_IFA_F_NODAD = 2
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _NEIGHBOR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, index, state, flags, type
 _ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, lengths, tos, table, protocol, scope, type, flags
@@ -67,7 +70,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """An IPv4 route that somebody set (not one the kernel made)."""
+    """A route that somebody set (not one the kernel made); its destination tells the IP version."""
 
     table: int
     destination: str
@@ -78,12 +81,13 @@ class RouteEntry:
 
 @dataclass(frozen=True, slots=True)
 class RuleEntry:
-    """An IPv4 policy rule on a packet mark."""
+    """A policy rule on a packet mark, of IP version 4 or 6."""
 
     priority: int
     mark: int
     mask: int
     table: int
+    version: int = 4
 
 
 class Netlink:
@@ -119,6 +123,13 @@ class Netlink:
             return self._socket.get(kind, DUMP, body)
         except OSError as error:
             raise LabError(f"{what}: {error.strerror or error}") from error
+
+    def _dump_families(self, what: str, kind: int, form: struct.Struct) -> Iterator[tuple[int, bytes]]:
+        """(family, message) of IPv4 and of IPv6; a kernel without IPv6 answers with IPv4's once more."""
+        for family in _FAMILIES:
+            for each in self._dump(what, kind, bytes([family]) + bytes(form.size - 1)):
+                if each[0] == family:
+                    yield family, each
 
     def mark_loopback(self, alias: str) -> None:
         """Bring the loopback up and write an alias on it."""
@@ -217,58 +228,63 @@ class Netlink:
     # -- addresses and neighbours --------------------------------------------------------------------
 
     def addresses(self, names: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
-        """All IPv4 addresses, as (link, address/length); ``names`` gives link names by index."""
+        """All addresses, as (link, address/length); ``names`` gives link names by index."""
         found = []
-        for each in self._dump("list addresses", _GETADDR, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)):
+        for family, each in self._dump_families("list addresses", _GETADDR, _ADDRESS):
             _, length, _, _, index = _ADDRESS.unpack_from(each)
-            local = dict(parse(each[_ADDRESS.size :]))[_IFA_LOCAL]
-            found.append((names.get(index, "?"), f"{socket.inet_ntoa(local)}/{length}"))
+            values = dict(parse(each[_ADDRESS.size :]))
+            local = values.get(_IFA_LOCAL) or values[_IFA_ADDRESS]
+            found.append((names.get(index, "?"), f"{socket.inet_ntop(family, local)}/{length}"))
         return tuple(found)
 
     def address(self, action: str, link: str, address: str) -> None:
-        """Add (``add``) or remove (``del``) an address."""
+        """Add (``add``) or remove (``del``) an address; nobody is asked whether an IPv6 one is taken."""
         ip, _, length = address.partition("/")
-        packed = socket.inet_aton(ip)
-        body = _ADDRESS.pack(socket.AF_INET, int(length), 0, 0, self.index(link))
+        family, packed = _packed(ip)
+        nodad = _IFA_F_NODAD if family == socket.AF_INET6 else 0
+        body = _ADDRESS.pack(family, int(length), nodad, 0, self.index(link))
         body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
         kind, flags = _verb(action, _NEWADDR)
         self._change(f"{action} address {address} on {link!r}", kind, flags, body)
 
     def neighbors(self, names: Mapping[int, str]) -> tuple[tuple[str, str, str], ...]:
-        """All permanent IPv4 neighbours, as (link, address, MAC); ``names`` gives link names by index."""
+        """All permanent neighbours, as (link, address, MAC); ``names`` gives link names by index."""
         found = []
-        for each in self._dump("list neighbours", _GETNEIGH, _NEIGHBOR.pack(socket.AF_INET, 0, 0, 0, 0)):
+        for family, each in self._dump_families("list neighbours", _GETNEIGH, _NEIGHBOR):
             _, index, state, _, _ = _NEIGHBOR.unpack_from(each)
             values = dict(parse(each[_NEIGHBOR.size :]))
             if state == _PERMANENT:
                 mac = values.get(_NDA_LLADDR, b"").hex(":")
-                found.append((names.get(index, "?"), socket.inet_ntoa(values[_NDA_DST]), mac))
+                found.append((names.get(index, "?"), socket.inet_ntop(family, values[_NDA_DST]), mac))
         return tuple(found)
 
     def neighbor(self, action: str, link: str, address: str, mac: str) -> None:
         """Set (``replace``) or remove (``del``) a permanent neighbour."""
-        body = _NEIGHBOR.pack(socket.AF_INET, self.index(link), _PERMANENT, 0, 0)
-        body += attribute(_NDA_DST, socket.inet_aton(address)) + attribute(_NDA_LLADDR, _mac(mac))
+        family, packed = _packed(address)
+        body = _NEIGHBOR.pack(family, self.index(link), _PERMANENT, 0, 0)
+        body += attribute(_NDA_DST, packed) + attribute(_NDA_LLADDR, _mac(mac))
         kind, flags = _verb(action, _NEWNEIGH)
         self._change(f"{action} neighbour {address} on {link!r}", kind, flags, body)
 
     # -- routes and rules ----------------------------------------------------------------------------
 
     def routes(self, names: Mapping[int, str]) -> tuple[RouteEntry, ...]:
-        """All IPv4 routes that were set by hand (protocol ``static``); ``names`` gives link names by index."""
+        """All routes that were set by hand (protocol ``static``); ``names`` gives link names by index."""
         found = []
-        for each in self._dump("list routes", _GETROUTE, _ROUTE.pack(socket.AF_INET, *bytes(7), 0)):
+        for family, each in self._dump_families("list routes", _GETROUTE, _ROUTE):
             _, length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(each)
             if protocol != _STATIC:
                 continue
             values = dict(parse(each[_ROUTE.size :]))
+            anywhere = bytes(4 if family == socket.AF_INET else 16)
+            goes = kind != _BLACKHOLE  # an IPv6 blackhole names the loopback
             found.append(
                 RouteEntry(
                     table=_number(values[_RTA_TABLE]),
-                    destination=f"{socket.inet_ntoa(values.get(_RTA_DST, bytes(4)))}/{length}",
-                    kind="blackhole" if kind == _BLACKHOLE else "unicast",
-                    gateway=socket.inet_ntoa(values[_RTA_GATEWAY]) if _RTA_GATEWAY in values else None,
-                    link=names.get(_number(values[_RTA_OIF])) if _RTA_OIF in values else None,
+                    destination=f"{socket.inet_ntop(family, values.get(_RTA_DST, anywhere))}/{length}",
+                    kind="unicast" if goes else "blackhole",
+                    gateway=socket.inet_ntop(family, values[_RTA_GATEWAY]) if _RTA_GATEWAY in values else None,
+                    link=names.get(_number(values[_RTA_OIF])) if goes and _RTA_OIF in values else None,
                 )
             )
         return tuple(found)
@@ -286,26 +302,28 @@ class Netlink:
     def route(self, action: str, entry: RouteEntry) -> None:
         """Add (``add``) or remove (``del``) a route; a gateway is taken as on-link."""
         ip, _, length = entry.destination.partition("/")
+        family, packed = _packed(ip)
         kind, flags = _verb(action, _NEWROUTE)
         what = _BLACKHOLE if entry.kind == "blackhole" else _UNICAST
         direct = entry.link is not None and entry.gateway is None
         scope = _SCOPE_NOWHERE if action == "del" else _SCOPE_LINK if direct else 0
         onlink = _ONLINK if entry.gateway else 0
-        body = _ROUTE.pack(socket.AF_INET, int(length), 0, 0, 0, _STATIC, scope, what, onlink)
-        body += attribute(_RTA_DST, socket.inet_aton(ip)) + attribute(_RTA_TABLE, struct.pack("=I", entry.table))
+        body = _ROUTE.pack(family, int(length), 0, 0, 0, _STATIC, scope, what, onlink)
+        body += attribute(_RTA_DST, packed) + attribute(_RTA_TABLE, struct.pack("=I", entry.table))
         if entry.link:
             body += attribute(_RTA_OIF, struct.pack("=I", self.index(entry.link)))
         if entry.gateway:
-            body += attribute(_RTA_GATEWAY, socket.inet_aton(entry.gateway))
+            body += attribute(_RTA_GATEWAY, _packed(entry.gateway)[1])
         self._change(f"{action} route {entry.destination} in table {entry.table}", kind, flags, body)
 
     def rules(self) -> tuple[RuleEntry, ...]:
-        """All IPv4 rules on a mark."""
+        """All rules on a mark."""
         found = []
-        for each in self._dump("list rules", _GETRULE, _RULE.pack(socket.AF_INET, *bytes(7), 0)):
+        for family, each in self._dump_families("list rules", _GETRULE, _RULE):
             values = {kind: _number(data) for kind, data in parse(each[_RULE.size :]) if len(data) == 4}
             if _FRA_FWMARK in values:
-                numbers = (values[kind] for kind in (_FRA_PRIORITY, _FRA_FWMARK, _FRA_FWMASK, _FRA_TABLE))
+                numbers = [values[kind] for kind in (_FRA_PRIORITY, _FRA_FWMARK, _FRA_FWMASK, _FRA_TABLE)]
+                numbers.append(4 if family == socket.AF_INET else 6)
                 found.append(RuleEntry(*numbers))
         return tuple(found)
 
@@ -317,7 +335,8 @@ class Netlink:
             _FRA_FWMASK: entry.mask,
             _FRA_TABLE: entry.table,
         }
-        body = _RULE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
+        family = socket.AF_INET if entry.version == 4 else socket.AF_INET6
+        body = _RULE.pack(family, 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
         body += b"".join(attribute(kind, struct.pack("=I", number)) for kind, number in numbers.items())
         kind, flags = _verb(action, _NEWRULE)
         self._change(f"{action} rule for mark {entry.mark:#x}", kind, flags, body)
@@ -345,6 +364,12 @@ def _ends(name: str, mac: str, mtu: int) -> bytes:
         + attribute(_IFLA_ADDRESS, _mac(mac))
         + attribute(_IFLA_MTU, struct.pack("=I", mtu))
     )
+
+
+def _packed(address: str) -> tuple[int, bytes]:
+    """The family of an address, and the address as it is on the wire."""
+    parsed = ip_address(address)
+    return (socket.AF_INET if parsed.version == 4 else socket.AF_INET6), parsed.packed
 
 
 def _text(name: str) -> bytes:

@@ -255,4 +255,4 @@ def _route(route: objects.Route) -> RouteEntry:
 
 
 def _rule(rule: objects.RoutingRule) -> RuleEntry:
-    return RuleEntry(rule.priority, rule.mark, rule.mask, rule.table)
+    return RuleEntry(rule.priority, rule.mark, rule.mask, rule.table, rule.version)

@@ -81,14 +81,14 @@ def _look(namespace: str, mine: list[KernelObject]) -> tuple[tuple[Link, ...], s
         found |= {objects.LinkUp(namespace, link.name) for link in links if link.up}
         found |= {each for each in mine if _is_device(each, links)}
         for link, address in netlink.addresses(names):
-            if not address.startswith("127."):
+            if not address.startswith(("127.", "::1/")):
                 found.add(objects.Address(namespace, link, address))
         for link, address, mac in netlink.neighbors(names):
             found.add(objects.Neighbor(namespace, link, address, mac))
         for entry in netlink.routes(names):
             found.add(objects.Route(namespace, entry.table, entry.destination, entry.kind, entry.gateway, entry.link))
         for rule in netlink.rules():
-            found.add(objects.RoutingRule(namespace, rule.priority, rule.mark, rule.mask, rule.table))
+            found.add(objects.RoutingRule(namespace, rule.priority, rule.mark, rule.mask, rule.table, rule.version))
     return links, found
 
 

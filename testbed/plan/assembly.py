@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
 from testbed.plan.instances import PLATFORM_ROUTES, tap_name
 from testbed.plan.network import ToInternet, ToNetworkInterface
 from testbed.plan.numbers import MEMBER_MASK, TABLE_MASK, Numbers, member_table, network_table, table_mark
+from testbed.plan.ruleset.context import PROBE_SOURCE_IPV6
 from testbed.topology.runtimes import ContainerRuntime, ExternalRuntime, NamespaceRuntime, VirtualMachineRuntime
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FABRIC_MAC",
-    "FABRIC_SYSCTLS",
     "MAIN_TABLE",
     "MTU",
     "WIRE_TABLE",
     "fabric_routes",
+    "fabric_sysctls",
     "machine_objects",
     "steering",
 ]
@@ -36,9 +37,36 @@ MTU = 1500
 #: nftables table that joins the two ends of a cable, in the namespaces of machines with a kernel of their own.
 WIRE_TABLE = "netdev testbed"
 MAIN_TABLE = 254
-FABRIC_SYSCTLS = {
+_NO_IPV6 = {
     "net.ipv6.conf.all.disable_ipv6": "1",
     "net.ipv6.conf.default.disable_ipv6": "1",
+}
+#: No address asks whether it is taken, or comes from an advertisement: they are the document's.
+_STATIC_IPV6 = {
+    "net.ipv6.conf.all.accept_dad": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.all.accept_ra": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+}
+_IPV6 = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.default.disable_ipv6": "0"}
+_FABRIC_IPV6 = {
+    # Its cables have Azure's link-local address and no other; before IPv6 is on, or they would make their own.
+    "net.ipv6.conf.all.addr_gen_mode": "1",
+    "net.ipv6.conf.default.addr_gen_mode": "1",
+    **_STATIC_IPV6,
+    **_IPV6,
+    "net.ipv6.conf.all.forwarding": "1",
+}
+_MACHINE_IPV6 = {
+    **_STATIC_IPV6,
+    **_IPV6,
+    "net.ipv6.conf.all.accept_redirects": "0",
+    "net.ipv6.conf.default.accept_redirects": "0",
+    # As of IPv4: an address outlives its cable's being down.
+    "net.ipv6.conf.all.keep_addr_on_down": "1",
+    "net.ipv6.conf.default.keep_addr_on_down": "1",
+}
+_FABRIC_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
@@ -48,8 +76,6 @@ FABRIC_SYSCTLS = {
     "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
 }
 _MACHINE_SYSCTLS = {
-    "net.ipv6.conf.all.disable_ipv6": "1",
-    "net.ipv6.conf.default.disable_ipv6": "1",
     "net.ipv4.conf.all.accept_redirects": "0",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
@@ -58,11 +84,17 @@ _MACHINE_SYSCTLS = {
 }
 
 
+def fabric_sysctls(*, ipv6: bool) -> dict[str, str]:
+    """The fabric's settings; those of IPv6 only in a lab that has it."""
+    return (_FABRIC_IPV6 if ipv6 else _NO_IPV6) | _FABRIC_SYSCTLS
+
+
 def machine_objects(fabric: str, lab: str, machine: Machine) -> Iterator[objects.KernelObject]:
     """What makes one machine of its namespace, and its cables into the fabric."""
     here = machine.namespace
     runtime = machine.document.runtime if machine.document else NamespaceRuntime()
-    for key, value in _MACHINE_SYSCTLS.items():
+    ipv6 = any(each.ipv6 for each in machine.network_interfaces)
+    for key, value in ((_MACHINE_IPV6 if ipv6 else _NO_IPV6) | _MACHINE_SYSCTLS).items():
         yield objects.Sysctl(here, key, value)
     for each in machine.network_interfaces:
         altname = f"{lab}-{machine.name}-{each.name}"
@@ -73,6 +105,11 @@ def machine_objects(fabric: str, lab: str, machine: Machine) -> Iterator[objects
         if isinstance(runtime, NamespaceRuntime | ContainerRuntime):
             yield objects.Address(here, each.name, f"{each.address}/{each.prefix_length}")
         yield objects.Neighbor(fabric, each.fabric_name, each.address, each.mac)
+        if each.ipv6:
+            yield objects.Address(fabric, each.fabric_name, f"{PROBE_SOURCE_IPV6}/64")
+            # As DHCPv6 and the router's advertisements leave it in Azure: an address alone, nothing else is on-link.
+            yield objects.Address(here, each.name, f"{each.ipv6.address}/128")
+            yield objects.Neighbor(fabric, each.fabric_name, each.ipv6.address, each.mac)
     if isinstance(runtime, NamespaceRuntime | ContainerRuntime):
         yield from _guest(machine, runtime)
         if isinstance(runtime, ContainerRuntime) and not runtime.checksum_offload:
@@ -91,6 +128,8 @@ def _guest(machine: Machine, runtime: NamespaceRuntime | ContainerRuntime) -> It
     # As Azure's DHCP does: the platform's addresses by the primary network interface only.
     for destination in PLATFORM_ROUTES:
         yield objects.Route(here, MAIN_TABLE, destination, gateway=primary.gateway, link=primary.name)
+    if primary.ipv6:
+        yield objects.Route(here, MAIN_TABLE, "::/0", gateway=PROBE_SOURCE_IPV6, link=primary.name)
     if isinstance(runtime, ContainerRuntime):
         for key, value in runtime.sysctls.items():
             yield objects.Sysctl(here, key, value)
@@ -126,7 +165,7 @@ def fabric_routes(
     outside: Machine | None,
     numbers: Numbers,
 ) -> Iterator[objects.KernelObject]:
-    """One table per subnet, its effective routes; and one per virtual network for replies from the internet."""
+    """Of one IP version: one table per subnet, its effective routes; and one per virtual network for replies from the internet."""
     for view in network.subnets:
         table = network_table(view.number)
         for route in view.routes:
@@ -134,20 +173,25 @@ def fabric_routes(
                 yield _prefix_route(fabric, table, network, view, route, outside)
         for each in interfaces:
             if each.virtual_network in network.reachable(view.virtual_network) and (
-                network.target(view, IPv4Address(each.address)) == ToNetworkInterface(each)
+                network.target(view, ip_address(each.address)) == ToNetworkInterface(each)
             ):
-                yield _delivery(fabric, table, f"{each.address}/32", each)
-        yield _selection(fabric, view.number)
+                yield _delivery(fabric, table, _alone(each.address), each)
+        yield _selection(fabric, view.number, network.version)
     for name in dict.fromkeys(view.virtual_network for view in network.subnets) if outside else ():
         number = numbers.of("table", f"virtual network {name}")
         for each in interfaces:
             if each.virtual_network == name:
-                yield _delivery(fabric, network_table(number), f"{each.address}/32", each)
-        yield _selection(fabric, number)
+                yield _delivery(fabric, network_table(number), _alone(each.address), each)
+        yield _selection(fabric, number, network.version)
 
 
-def _selection(fabric: str, number: int) -> objects.RoutingRule:
-    return objects.RoutingRule(fabric, 20_000 + number, table_mark(number), TABLE_MASK, network_table(number))
+def _alone(address: str) -> str:
+    """The prefix of an address alone."""
+    return f"{address}/{ip_address(address).max_prefixlen}"
+
+
+def _selection(fabric: str, number: int, version: int) -> objects.RoutingRule:
+    return objects.RoutingRule(fabric, 20_000 + number, table_mark(number), TABLE_MASK, network_table(number), version)
 
 
 def _prefix_route(
@@ -175,5 +219,6 @@ def steering(fabric: str, rules: tuple[Rule, ...]) -> Iterator[objects.KernelObj
     for number, member in sorted(members.items()):
         table = member_table(number)
         gateway, link = member.address, member.fabric_name
-        yield objects.Route(fabric, table, "0.0.0.0/0", gateway=gateway, link=link)
-        yield objects.RoutingRule(fabric, 10_000 + number, number, MEMBER_MASK, table)
+        everything, version = ("::/0", 6) if ":" in gateway else ("0.0.0.0/0", 4)
+        yield objects.Route(fabric, table, everything, gateway=gateway, link=link)
+        yield objects.RoutingRule(fabric, 10_000 + number, number, MEMBER_MASK, table, version)

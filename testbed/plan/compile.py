@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, MTU, fabric_routes, machine_objects, steering
+from testbed.plan.assembly import MAIN_TABLE, MTU, fabric_routes, fabric_sysctls, machine_objects, steering
 from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
-from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
+from testbed.plan.model import IPv6Configuration, Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
 from testbed.plan.numbers import Numbers, table_mark
 from testbed.plan.ruleset.context import PROBE_SOURCE, Fabric, InternetLink
@@ -54,6 +54,7 @@ def compile_plan(
     machines = tuple(_machine(topology, lab, machine, numbers) for machine in topology.machines)
     interfaces = tuple(each for machine in machines for each in machine.network_interfaces)
     rules = tuple(_rules(topology, interfaces, numbers))
+    versions = (4, 6) if any(each.ipv6 for each in interfaces) else (4,)
     network = _network(topology, interfaces, rules, numbers)
     outside = _internet(topology, lab, numbers)
     link = _internet_link(topology, network, outside, numbers)
@@ -65,13 +66,16 @@ def compile_plan(
     made: list[objects.KernelObject] = [objects.Namespace(fabric)]
     around = Surroundings(topology, lab, state_directory, folder, images)
     made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
-    made += [objects.Sysctl(fabric, key, value) for key, value in FABRIC_SYSCTLS.items()]
+    made += [objects.Sysctl(fabric, key, value) for key, value in fabric_sysctls(ipv6=6 in versions).items()]
     made.append(objects.Address(fabric, "lo", f"{PROBE_SOURCE}/32"))
     # Answers ARP for everything on every cable: a route out of another device is what proxy ARP asks for.
     made.append(objects.Route(fabric, MAIN_TABLE, "0.0.0.0/0", link="lo"))
     for each in everyone:
         made += machine_objects(fabric, lab, each)
-    made += fabric_routes(fabric, network, interfaces, outside, numbers)
+    for version in versions:
+        own = _of_version(interfaces, version)
+        way_out = outside if version == 4 else None
+        made += fabric_routes(fabric, _network(topology, interfaces, rules, numbers, version), own, way_out, numbers)
     made += steering(fabric, rules)
     made.append(objects.Ruleset(fabric, ("ip testbed",), fabric_ruleset(described)))
     if securities := effective_security(topology, interfaces):
@@ -90,10 +94,13 @@ def compile_plan(
     return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made), folder)
 
 
-def network_of(topology: model.Topology, plan: Plan) -> Network:
-    """Where packets go in a lab, for its plan and the document it was compiled from."""
-    interfaces = tuple(each for machine in plan.machines for each in machine.network_interfaces)
-    return _network(topology, interfaces, plan.rules, Numbers(dict(plan.ids)))
+def network_of(topology: model.Topology, plan: Plan, version: int = 4) -> Network:
+    """Where packets of an IP version go in a lab, for its plan and the document it was compiled from."""
+    return _network(topology, plan.interfaces, plan.rules, Numbers(dict(plan.ids)), version)
+
+
+def _of_version(interfaces: tuple[NetworkInterface, ...], version: int) -> tuple[NetworkInterface, ...]:
+    return tuple(own for each in interfaces if (own := each.of_version(version)))
 
 
 def interface_numbers(interfaces: tuple[NetworkInterface, ...], numbers: Numbers) -> dict[tuple[str, str], int]:
@@ -102,14 +109,19 @@ def interface_numbers(interfaces: tuple[NetworkInterface, ...], numbers: Numbers
 
 
 def _network(
-    topology: model.Topology, interfaces: tuple[NetworkInterface, ...], rules: tuple[Rule, ...], numbers: Numbers
+    topology: model.Topology,
+    interfaces: tuple[NetworkInterface, ...],
+    rules: tuple[Rule, ...],
+    numbers: Numbers,
+    version: int = 4,
 ) -> Network:
     subnets = {
         key: numbers.of("table", f"subnet {key}")
         for network in topology.virtual_networks
         for key in (f"{network.name}/{subnet.name}" for subnet in network.subnets)
     }
-    return Network(topology, interfaces, rules, subnets)
+    mine = tuple(each for each in rules if each.version == version)
+    return Network(topology, _of_version(interfaces, version), mine, subnets, version)
 
 
 def _short(name: str) -> str:
@@ -125,7 +137,7 @@ def _mac(number: int) -> str:
 
 def _machine(topology: model.Topology, lab: str, machine: model.Machine, numbers: Numbers) -> Machine:
     prefixes = {
-        f"{network.name}/{subnet.name}": subnet.address_prefix.prefixlen
+        f"{network.name}/{subnet.name}": subnet.ipv4.prefixlen
         for network in topology.virtual_networks
         for subnet in network.subnets
     }
@@ -149,11 +161,20 @@ def _machine(topology: model.Topology, lab: str, machine: model.Machine, numbers
                 enable_ip_forwarding=each.enable_ip_forwarding,
                 backend_address_pools=each.backend_address_pools,
                 member_id=numbers.of("member", key) if each.backend_address_pools else 0,
+                ipv6=next((_ipv6(further, key, numbers) for further in each.ip_configurations), None),
             )
         )
     program = runtime.program.value if isinstance(runtime, NamespaceRuntime) and runtime.program else None
     standby = isinstance(runtime, NamespaceRuntime) and runtime.standby_of is not None
     return Machine(machine.name, namespace, runtime.kind, program, standby, tuple(interfaces), runtime.summary, machine)
+
+
+def _ipv6(further: model.IPConfiguration, key: str, numbers: Numbers) -> IPv6Configuration:
+    """A pool member of its own, with a number of its own: what it carries is told apart."""
+    pools = further.backend_address_pools
+    return IPv6Configuration(
+        str(further.private_ip_address), 64, pools, numbers.of("member", f"{key}/ipv6") if pools else 0
+    )
 
 
 def _outside_mac(machine: model.Machine, position: int) -> str | None:
@@ -207,6 +228,8 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
         probes = {each.name: each for each in balancer.probes}
         for rule in balancer.load_balancing_rules:
             frontend = frontends[rule.frontend_ip_configuration]
+            address = frontend.private_ip_address
+            assert address is not None  # noqa: S101 - a checked document
             pool = f"{balancer.name}/{rule.backend_address_pool}"
             members = tuple(
                 Member(
@@ -218,15 +241,15 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                     each.fabric_name,
                     each.enable_ip_forwarding,
                 )
-                for each in interfaces
-                if pool in each.backend_address_pools
+                for interface in interfaces
+                if (each := interface.of_version(address.version)) and pool in each.backend_address_pools
             )
             yield Rule(
                 id=numbers.of("rule", f"{balancer.name}/{frontend.name}/{rule.name}"),
                 load_balancer=balancer.name,
                 frontend=frontend.name,
                 name=rule.name,
-                frontend_address=str(frontend.private_ip_address),
+                frontend_address=str(address),
                 virtual_network=(frontend.subnet or "").partition("/")[0],
                 backend_address_pool=pool,
                 enable_floating_ip=rule.enable_floating_ip,

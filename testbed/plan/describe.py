@@ -35,7 +35,8 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
         case objects.LinkUp():
             return f"ip link set {thing.link} up"
         case objects.Address():
-            return f"ip address add {thing.address} dev {thing.link}"
+            nodad = " nodad" if ":" in thing.address else ""
+            return f"ip address add {thing.address} dev {thing.link}{nodad}"
         case objects.Neighbor():
             return f"ip neighbour replace {thing.address} lladdr {thing.mac} dev {thing.link} nud permanent"
         case objects.Route():
@@ -44,9 +45,12 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             link = f" dev {thing.link}" if thing.link else ""
             onlink = " onlink" if thing.gateway else ""
             table = "" if thing.table == 254 else f" table {thing.table}"
-            return f"ip route add {kind}{thing.destination}{via}{link}{onlink}{table} proto static"
+            command = "ip -6 route" if ":" in thing.destination else "ip route"
+            return f"{command} add {kind}{thing.destination}{via}{link}{onlink}{table} proto static"
         case objects.RoutingRule():
-            return f"ip rule add priority {thing.priority} fwmark {thing.mark:#x}/{thing.mask:#x} lookup {thing.table}"
+            command = "ip rule" if thing.version == 4 else "ip -6 rule"
+            mark = f"{thing.mark:#x}/{thing.mask:#x}"
+            return f"{command} add priority {thing.priority} fwmark {mark} lookup {thing.table}"
         case objects.Ruleset():
             return f"nft -f - <<'END'\n{thing.text}END"
         case objects.Instance():

@@ -6,7 +6,7 @@ Times are Azure's, in seconds, before ``time_scale``; ``scaled()`` gives the lab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
     from testbed.topology import model
 
-__all__ = ["Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
+__all__ = ["IPv6Configuration", "Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class IPv6Configuration:
+    """The IPv6 address of a network interface, and the pools it is in; ``member_id`` as the network interface's."""
+
+    address: str
+    prefix_length: int
+    backend_address_pools: tuple[str, ...]
+    member_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,28 @@ class NetworkInterface:
     backend_address_pools: tuple[str, ...]
     member_id: int
     """Low 16 bits of the packet mark that steers to this network interface; 0: it is in no pool."""
+    ipv6: IPv6Configuration | None = None
+    """Its IPv6 address, if it has one: a pool member of its own."""
+
+    def of_version(self, version: int) -> NetworkInterface | None:
+        """The network interface as packets of one IP version know it; None when it has no such address."""
+        if version == 4:
+            return self
+        if self.ipv6 is None:
+            return None
+        further = self.ipv6
+        return replace(
+            self,
+            address=further.address,
+            prefix_length=further.prefix_length,
+            backend_address_pools=further.backend_address_pools,
+            member_id=further.member_id,
+        )
+
+    @property
+    def versions(self) -> tuple[NetworkInterface, ...]:
+        """It in each IP version that it has an address of."""
+        return tuple(each for version in (4, 6) if (each := self.of_version(version)))
 
     @property
     def gateway(self) -> str:
@@ -132,6 +164,11 @@ class Rule:
         return f"{self.load_balancer}/{self.frontend}/{self.name}"
 
     @property
+    def version(self) -> int:
+        """The IP version of its frontend, and so of its flows and members: 4 or 6."""
+        return 6 if ":" in self.frontend_address else 4
+
+    @property
     def owner_map(self) -> str:
         """Name of the nftables map from hash bucket to owner."""
         return f"owner_{self.id}_{self.buckets}"
@@ -155,6 +192,11 @@ class Plan:
     objects: tuple[KernelObject, ...]
     folder: str = "."
     """Of the document: files are named relative to it."""
+
+    @property
+    def interfaces(self) -> tuple[NetworkInterface, ...]:
+        """The network interfaces of all machines."""
+        return tuple(each for machine in self.machines for each in machine.network_interfaces)
 
     def scaled(self, seconds: float) -> float:
         """Azure's seconds as the lab's seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from testbed.plan.routes import EffectiveRoute, effective_routes, peers, winner
@@ -25,7 +25,8 @@ __all__ = [
     "ToRule",
 ]
 
-_LAST = 2**32
+_ADDRESS: dict[int, type[IPv4Address | IPv6Address]] = {4: IPv4Address, 6: IPv6Address}
+_NO_INTERNET = {4: "the lab has no internet", 6: "the lab's internet is IPv4 only"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ Target = ToNetworkInterface | ToRule | ToInternet | Drop
 class Interval:
     """Destinations ``first`` to ``last`` (both included) that share a fate other than plain routing."""
 
-    first: IPv4Address
-    last: IPv4Address
+    first: IPv4Address | IPv6Address
+    last: IPv4Address | IPv6Address
     target: ToRule | ToInternet
 
 
@@ -83,7 +84,15 @@ class SubnetView:
 
 
 class Network:
-    """Answers where packets go; pure, made from the document and the numbered interfaces and rules."""
+    """Answers where packets of one IP version go; pure, made from the document and the numbered interfaces and rules.
+
+    Args:
+        topology: The document.
+        interfaces: The network interfaces with an address of that version, and that address.
+        rules: With a frontend of that version.
+        subnet_numbers: By ``virtual_network/subnet``.
+        version: 4 or 6. The subnets are those with a prefix of it; the lab's internet is IPv4 only.
+    """
 
     def __init__(
         self,
@@ -91,21 +100,24 @@ class Network:
         interfaces: tuple[NetworkInterface, ...],
         rules: tuple[Rule, ...],
         subnet_numbers: dict[str, int],
+        version: int = 4,
     ) -> None:
+        self.version = version
         self._peers = {each.name: peers(topology, each.name) for each in topology.virtual_networks}
         self._interfaces = {(each.virtual_network, each.address): each for each in interfaces}
         self._rules = {(each.virtual_network, each.frontend_address): each for each in rules}
-        self.internet = topology.internet is not None
+        self.internet = topology.internet is not None and version == 4
         self.subnets = tuple(
             SubnetView(
                 subnet_numbers[f"{network.name}/{subnet.name}"],
                 network.name,
                 subnet.name,
-                str(subnet.address_prefix),
-                effective_routes(topology, network, subnet),
+                str(prefix),
+                effective_routes(topology, network, subnet, version),
             )
             for network in topology.virtual_networks
             for subnet in network.subnets
+            if (prefix := subnet.ipv4 if version == 4 else subnet.ipv6)
         )
 
     def subnet(self, virtual_network: str, name: str) -> SubnetView:
@@ -116,7 +128,7 @@ class Network:
         """The virtual network itself and those directly peered with it."""
         return (virtual_network, *self._peers[virtual_network])
 
-    def _at(self, networks: tuple[str, ...], address: IPv4Address) -> ToNetworkInterface | ToRule | None:
+    def _at(self, networks: tuple[str, ...], address: IPv4Address | IPv6Address) -> ToNetworkInterface | ToRule | None:
         for name in networks:
             if rule := self._rules.get((name, str(address))):
                 return ToRule(rule)
@@ -124,7 +136,7 @@ class Network:
                 return ToNetworkInterface(interface)
         return None
 
-    def follow(self, view: SubnetView, route: EffectiveRoute | None, address: IPv4Address) -> Target:
+    def follow(self, view: SubnetView, route: EffectiveRoute | None, address: IPv4Address | IPv6Address) -> Target:
         """Where a packet for ``address`` goes when ``route`` decides."""
         if route is None:
             return Drop("no route")
@@ -135,23 +147,24 @@ class Network:
                 hop = self._at(self.reachable(view.virtual_network), route.next_hop_ip_address)
                 return hop or Drop(f"next hop {route.next_hop_ip_address} has no machine or rule")
             case "Internet":
-                return ToInternet() if self.internet else Drop("the lab has no internet")
+                return ToInternet() if self.internet else Drop(_NO_INTERNET[self.version])
         return Drop(f"next hop type {route.next_hop_type}")
 
-    def target(self, view: SubnetView, address: IPv4Address) -> Target:
+    def target(self, view: SubnetView, address: IPv4Address | IPv6Address) -> Target:
         """Where a packet for ``address`` goes when a network interface of this subnet sends it."""
         return self.follow(view, winner(view.routes, address), address)
 
     def intervals(self, view: SubnetView) -> tuple[Interval, ...]:
         """The destinations of a subnet that are balanced or leave for the internet: disjoint and sorted."""
+        address = _ADDRESS[self.version]
         merged: list[Interval] = []
         for first, last in self._segments(view):
-            target = self.target(view, IPv4Address(first))
+            target = self.target(view, address(first))
             if not isinstance(target, ToRule | ToInternet):
                 continue
             if merged and merged[-1].target == target and int(merged[-1].last) + 1 == first:
                 first = int(merged.pop().first)  # noqa: PLW2901 - the segment grows to the left
-            merged.append(Interval(IPv4Address(first), IPv4Address(last), target))
+            merged.append(Interval(address(first), address(last), target))
         return tuple(merged)
 
     def _segments(self, view: SubnetView) -> Iterator[tuple[int, int]]:
@@ -160,7 +173,9 @@ class Network:
         for route in view.routes:
             cuts.add(int(route.address_prefix.network_address))
             cuts.add(int(route.address_prefix.broadcast_address) + 1)
-        for _, address in self._rules:
-            cuts |= {int(IPv4Address(address)), int(IPv4Address(address)) + 1}
-        points = sorted(cuts - {_LAST})
-        return zip(points, [point - 1 for point in points[1:]] + [_LAST - 1], strict=True)
+        for _, text in self._rules:
+            address = int(_ADDRESS[self.version](text))
+            cuts |= {address, address + 1}
+        end = 2 ** _ADDRESS[self.version](0).max_prefixlen
+        points = sorted(cuts - {end})
+        return zip(points, [point - 1 for point in points[1:]] + [end - 1], strict=True)

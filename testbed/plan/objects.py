@@ -131,13 +131,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """A policy rule: packets whose mark matches use a table."""
+    """A policy rule: packets of an IP version whose mark matches use a table."""
 
     namespace: str
     priority: int
     mark: int
     mask: int
     table: int
+    version: int = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ counts is that of the *sending* network interface's subnet, hop by hop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["EffectiveRoute", "effective_routes", "peers", "winner"]
 
 _RESERVED = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"))
-_EVERYTHING = IPv4Network("0.0.0.0/0")
+#: No table of Azure's documents has a reserved range of IPv6.
+_EVERYTHING = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ class EffectiveRoute:
 
     source: str
     state: str
-    address_prefix: IPv4Network
+    address_prefix: IPv4Network | IPv6Network
     next_hop_type: str
-    next_hop_ip_address: IPv4Address | None = None
+    next_hop_ip_address: IPv4Address | IPv6Address | None = None
     name: str | None = None
     virtual_network: str | None = None
 
@@ -65,24 +66,30 @@ def peers(topology: Topology, virtual_network: str) -> tuple[str, ...]:
     )
 
 
-def _system_routes(topology: Topology, network: VirtualNetwork) -> list[EffectiveRoute]:
-    spaces = {each.name: each.address_space for each in topology.virtual_networks}
+def _space(network: VirtualNetwork, version: int) -> list[IPv4Network | IPv6Network]:
+    """The prefixes of one IP version."""
+    return [prefix for prefix in network.address_space if prefix.version == version]
+
+
+def _system_routes(topology: Topology, network: VirtualNetwork, version: int) -> list[EffectiveRoute]:
+    spaces = {each.name: _space(each, version) for each in topology.virtual_networks}
+    own = [prefix for prefix in spaces[network.name] if isinstance(prefix, IPv4Network)]
     routes = [
         EffectiveRoute("Default", "Active", prefix, "VnetLocal", virtual_network=network.name)
-        for prefix in network.address_space
+        for prefix in spaces[network.name]
     ]
     routes += [
         EffectiveRoute("Default", "Active", prefix, "VNetPeering", virtual_network=peer)
         for peer in peers(topology, network.name)
         for prefix in spaces[peer]
     ]
-    routes.append(EffectiveRoute("Default", "Active", _EVERYTHING, "Internet"))
+    routes.append(EffectiveRoute("Default", "Active", _EVERYTHING[version], "Internet"))
     taken = {route.address_prefix for route in routes}
     routes += [
         EffectiveRoute("Default", "Active", reserved, "None")
-        for reserved in _RESERVED
+        for reserved in (_RESERVED if version == 4 else ())
         # A reserved range that holds a part of the virtual network is not dropped as a whole any more.
-        if reserved not in taken and not any(prefix.subnet_of(reserved) for prefix in network.address_space)
+        if reserved not in taken and not any(prefix.subnet_of(reserved) for prefix in own)
     ]
     return routes
 
@@ -99,10 +106,13 @@ def _user_route(route: Route, network: VirtualNetwork) -> EffectiveRoute:
     )
 
 
-def effective_routes(topology: Topology, network: VirtualNetwork, subnet: Subnet) -> tuple[EffectiveRoute, ...]:
-    """All routes of a subnet, active and overridden, in Azure's order: system first, then user."""
+def effective_routes(
+    topology: Topology, network: VirtualNetwork, subnet: Subnet, version: int = 4
+) -> tuple[EffectiveRoute, ...]:
+    """All routes of a subnet for one IP version, active and overridden, in Azure's order: system first, then user."""
     tables = {table.name: table.routes for table in topology.route_tables}
-    user = [_user_route(route, network) for route in tables.get(subnet.route_table or "", ())]
+    routes = [each for each in tables.get(subnet.route_table or "", ()) if each.address_prefix.version == version]
+    user = [_user_route(route, network) for route in routes]
     overridden = {route.address_prefix for route in user}
     system = [
         EffectiveRoute(
@@ -112,12 +122,12 @@ def effective_routes(topology: Topology, network: VirtualNetwork, subnet: Subnet
             route.next_hop_type,
             virtual_network=route.virtual_network,
         )
-        for route in _system_routes(topology, network)
+        for route in _system_routes(topology, network, version)
     ]
     return (*system, *user)
 
 
-def winner(routes: tuple[EffectiveRoute, ...], address: IPv4Address) -> EffectiveRoute | None:
+def winner(routes: tuple[EffectiveRoute, ...], address: IPv4Address | IPv6Address) -> EffectiveRoute | None:
     """The active route with the longest prefix that holds the address."""
     matching = [route for route in routes if route.state == "Active" and address in route.address_prefix]
     return max(matching, key=lambda route: route.address_prefix.prefixlen, default=None)

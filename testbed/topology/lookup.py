@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from testbed.topology.model import Topology, TransportProtocol
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv6Address
 
     from testbed.topology.model import (
         FrontendIPConfiguration,
+        IPConfiguration,
         LoadBalancer,
         LoadBalancingRule,
         Machine,
@@ -47,11 +48,23 @@ class SubnetPlace:
 
 @dataclass(frozen=True, slots=True)
 class InterfacePlace:
-    """A network interface and where it is written."""
+    """A network interface and where it is written; or one of its further IP configurations."""
 
     location: Place
     machine: Machine
     interface: NetworkInterface
+    configuration: IPConfiguration | None = None
+    """None: the network interface's own address."""
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address:
+        """Of the configuration, or the network interface's own."""
+        return (self.configuration or self.interface).private_ip_address
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pools that this address is a member of."""
+        return (self.configuration or self.interface).backend_address_pools
 
     @property
     def network(self) -> str:
@@ -115,10 +128,22 @@ class Lookup:
             for j, subnet in enumerate(network.subnets)
         )
         self.subnet = {each.key: each for each in reversed(self.subnets)}
+        #: Each network interface once; :attr:`configurations` has each of their addresses.
         self.interfaces = tuple(
             InterfacePlace(("machines", i, "network_interfaces", j), machine, interface)
             for i, machine in enumerate(topology.machines)
             for j, interface in enumerate(machine.network_interfaces)
+        )
+        self.configurations = tuple(
+            each
+            for place in self.interfaces
+            for each in (
+                place,
+                *(
+                    InterfacePlace((*place.location, "ip_configurations", k), place.machine, place.interface, further)
+                    for k, further in enumerate(place.interface.ip_configurations)
+                ),
+            )
         )
         self.frontends = tuple(
             FrontendPlace(("load_balancers", i, "frontend_ip_configurations", j), balancer, frontend)
@@ -132,12 +157,12 @@ class Lookup:
             for j, rule in enumerate(balancer.load_balancing_rules)
         )
         self._members: dict[str, list[InterfacePlace]] = defaultdict(list)
-        for place in self.interfaces:
-            for pool in dict.fromkeys(place.interface.backend_address_pools):
+        for place in self.configurations:
+            for pool in dict.fromkeys(place.pools):
                 self._members[pool].append(place)
-        self._owners: dict[IPv4Address, list[InterfacePlace | FrontendPlace]] = defaultdict(list)
-        for place in self.interfaces:
-            self._owners[place.interface.private_ip_address].append(place)
+        self._owners: dict[IPv4Address | IPv6Address, list[InterfacePlace | FrontendPlace]] = defaultdict(list)
+        for place in self.configurations:
+            self._owners[place.address].append(place)
         for front in self.frontends:
             if front.frontend.private_ip_address:
                 self._owners[front.frontend.private_ip_address].append(front)
@@ -149,13 +174,19 @@ class Lookup:
                 self._neighbours[other].add(one)
 
     def members(self, pool: str) -> tuple[InterfacePlace, ...]:
-        """The network interfaces in ``load_balancer/backend_address_pool``."""
+        """The addresses of network interfaces in ``load_balancer/backend_address_pool``."""
         return tuple(self._members.get(pool, ()))
 
     def reachable(self, network: str) -> frozenset[str]:
         """The virtual network itself and those directly peered with it; peering is not transitive."""
         return frozenset({network, *self._neighbours.get(network, ())})
 
-    def owners(self, address: IPv4Address) -> tuple[InterfacePlace | FrontendPlace, ...]:
+    def version(self, rule: RulePlace) -> int:
+        """The IP version of a rule's frontend: 6, or 4."""
+        front = self.frontend.get(rule.frontend)
+        address = front.frontend.private_ip_address if front else None
+        return address.version if address else 4
+
+    def owners(self, address: IPv4Address | IPv6Address) -> tuple[InterfacePlace | FrontendPlace, ...]:
         """The network interfaces and frontends that have an address, in any virtual network."""
         return tuple(self._owners.get(address, ()))

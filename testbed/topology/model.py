@@ -9,20 +9,23 @@ Checks that need more than one value live in :mod:`testbed.topology.rules`.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from testbed.topology.document import Document
 from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
 from testbed.topology.security import NetworkSecurityGroup
 from testbed.topology.switches import Switches
-from testbed.topology.words import Address, Name, Port, Prefix, Reference
+from testbed.topology.words import Address, AnyAddress, AnyPrefix, Name, Port, Prefix, Reference
 
 __all__ = [
     "AzureBehaviour",
     "BackendAddressPool",
     "FrontendIPConfiguration",
+    "IPConfiguration",
     "Internet",
     "LoadBalancer",
     "LoadBalancingRule",
@@ -100,17 +103,45 @@ class NoHealthyBackendsBehavior(StrEnum):
     ALL_PROBED_UP = "AllProbedUp"
 
 
+def _subnet_error(message: str, fix: str) -> PydanticCustomError:
+    return PydanticCustomError("address", "{message}", {"message": message, "fix": fix})
+
+
 class Subnet(Document):
     """A subnet of a virtual network."""
 
     name: Name
     """Unique in its virtual network."""
-    address_prefix: Prefix
+    address_prefix: Prefix | None = None
     """CIDR, /8 to /29. Azure keeps the first four addresses and the last one."""
+    address_prefixes: tuple[AnyPrefix, ...] = ()
+    """Instead of ``address_prefix``: the IPv4 prefix, and an IPv6 one, which is a /64."""
     route_table: Name | None = None
     """Name of the route table that the subnet's network interfaces obey."""
     network_security_group: Name | None = None
     """Filters what the subnet's network interfaces send and receive."""
+
+    @model_validator(mode="after")
+    def _one_of_each_version(self) -> Self:
+        """Whether :attr:`ipv4` and :attr:`ipv6` have one answer each."""
+        versions = sorted(each.version for each in self.address_prefixes)
+        if self.address_prefix is not None and versions:
+            raise _subnet_error("there are address_prefix and address_prefixes", "give one of the two")
+        if self.address_prefix is None and versions not in ([4], [4, 6]):
+            fix = "give address_prefix: PREFIX, or address_prefixes: [IPV4 PREFIX, IPV6 PREFIX]"
+            what = "two prefixes of one IP version" if versions.count(4) > 1 or versions.count(6) > 1 else None
+            raise _subnet_error(f"a subnet has {what or 'no IPv4 prefix'}", fix)
+        return self
+
+    @property
+    def ipv4(self) -> IPv4Network:
+        """Its IPv4 prefix; each subnet has one."""
+        return self.address_prefix or next(each for each in self.address_prefixes if isinstance(each, IPv4Network))
+
+    @property
+    def ipv6(self) -> IPv6Network | None:
+        """Its IPv6 prefix, if it has one."""
+        return next((each for each in self.address_prefixes if isinstance(each, IPv6Network)), None)
 
 
 class VirtualNetwork(Document):
@@ -118,8 +149,8 @@ class VirtualNetwork(Document):
 
     name: Name
     """Unique in the document."""
-    address_space: tuple[Prefix, ...] = Field(min_length=1)
-    """Prefixes in CIDR notation; those of peered virtual networks do not overlap."""
+    address_space: tuple[AnyPrefix, ...] = Field(min_length=1)
+    """Prefixes in CIDR notation, IPv4 or IPv6; those of peered virtual networks do not overlap."""
     subnets: tuple[Subnet, ...] = ()
     """Disjoint parts of the address space."""
 
@@ -140,12 +171,12 @@ class Route(Document):
 
     name: Name
     """Unique in its route table."""
-    address_prefix: Prefix
+    address_prefix: AnyPrefix
     """Destinations, in CIDR notation. The longest prefix wins; on equal ones this beats system routes."""
     next_hop_type: NextHopType
     """``VirtualNetworkGateway`` is not modelled yet; ``None`` drops."""
-    next_hop_ip_address: Address | None = None
-    """Only with ``VirtualAppliance``: a network interface or an internal frontend."""
+    next_hop_ip_address: AnyAddress | None = None
+    """Only with ``VirtualAppliance``: a network interface or an internal frontend, of the prefix's IP version."""
 
 
 class RouteTable(Document):
@@ -164,8 +195,8 @@ class FrontendIPConfiguration(Document):
     """Unique in its load balancer."""
     subnet: Reference | None = None
     """``virtual_network/subnet`` the address is taken from."""
-    private_ip_address: Address | None = None
-    """Static; nothing else in the virtual network has it."""
+    private_ip_address: AnyAddress | None = None
+    """Static, IPv4 or IPv6; nothing else in the virtual network has it."""
     public_ip_address: str | None = None
     """Accepted so that a public frontend is refused with a clear message."""
 
@@ -242,19 +273,32 @@ class LoadBalancer(Document):
     """Which frontend leads to which pool."""
 
 
+class IPConfiguration(Document):
+    """A further address of a network interface, a pool member of its own."""
+
+    name: Name
+    """Of your choice."""
+    private_ip_address: AnyAddress
+    """Static, IPv6; not one of the first four of the subnet's IPv6 prefix."""
+    backend_address_pools: tuple[Reference, ...] = ()
+    """``load_balancer/backend_address_pool`` the address is a member of; their rules have IPv6 frontends."""
+
+
 class NetworkInterface(Document):
     """A network interface (NIC) of a machine; the first one is the primary."""
 
     subnet: Reference
     """``virtual_network/subnet``."""
     private_ip_address: Address
-    """Static; not one of the five that Azure keeps in the subnet."""
+    """Static, IPv4; not one of the five that Azure keeps in the subnet."""
     enable_ip_forwarding: bool = False
     """Whether it may receive and send packets of others; an appliance needs it."""
     backend_address_pools: tuple[Reference, ...] = ()
-    """``load_balancer/backend_address_pool`` the network interface is a member of."""
+    """``load_balancer/backend_address_pool`` the network interface is a member of, with its IPv4 address."""
     network_security_group: Name | None = None
     """Its own, beside the subnet's: both have to allow a flow."""
+    ip_configurations: tuple[IPConfiguration, ...] = ()
+    """For dual stack: one, with the network interface's IPv6 address."""
 
 
 class Machine(Document):

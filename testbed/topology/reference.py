@@ -68,7 +68,9 @@ def _scalar(schema: dict[str, Any]) -> str:
     if pattern in _FORMS:
         return _FORMS[pattern]
     if "25[0-5]" in pattern:
-        return "prefix, e.g. `10.0.0.0/16`" if "/" in pattern else "address, e.g. `10.0.1.4`"
+        form = ("prefix", "`10.0.0.0/16`", "`fd00::/48`") if "/" in pattern else ("address", "`10.0.1.4`", "`fd00::4`")
+        ipv6 = f" or {form[2]}" if ":" in pattern else ""
+        return f"{form[0]}, e.g. {form[1]}{ipv6}"
     if pattern:
         return "reference, `a/b`" if "/" in pattern else "name"
     words = {"integer": "whole number", "number": "number", "boolean": "`true` \\| `false`", "string": "text"}

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from testbed.plan.network import Interval, Network, SubnetView
     from testbed.topology.switches import Switches
 
-__all__ = ["PROBE_SOURCE", "Fabric", "InternetLink", "idle_seconds"]
+__all__ = ["PROBE_SOURCE", "PROBE_SOURCE_IPV6", "Fabric", "InternetLink", "idle_seconds"]
 
 #: Source of all health probes, and the platform's own address ("What is IP address 168.63.129.16?").
 PROBE_SOURCE = "168.63.129.16"
+#: The same for IPv6 ("Azure Load Balancer health probes"): a link-local address, which is every guest's router as well.
+PROBE_SOURCE_IPV6 = "fe80::1234:5678:9abc"
 
 
 @dataclass(frozen=True, slots=True)

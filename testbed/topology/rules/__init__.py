@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from testbed.topology.rules import (
     addressing,
     balancing,
+    dual_stack,
     machines,
     names,
     probing,
@@ -29,7 +30,7 @@ __all__ = ["CHECKS", "run_all"]
 
 CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = tuple(
     getattr(module, name)
-    for module in (names, addressing, references, routing, balancing, probing, security, runtimes, machines)
+    for module in (names, addressing, references, routing, balancing, dual_stack, probing, security, runtimes, machines)
     for name in module.__all__
     if name.islower()
 )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from testbed.topology.lookup import FrontendPlace, InterfacePlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from ipaddress import IPv4Address, IPv6Address
 
     from testbed.topology.draft import Draft
     from testbed.topology.findings import Finding
+    from testbed.topology.lookup import SubnetPlace
     from testbed.topology.nodes import Location
+
+    from testbed.topology.model import Subnet
+
+    AnyAddress = IPv4Address | IPv6Address
+
+AnyNetwork = IPv4Network | IPv6Network
 
 __all__ = [
     "addresses_in_subnets",
@@ -24,33 +32,49 @@ __all__ = [
 ]
 
 _LARGEST, _SMALLEST = 8, 29
+#: Subnets have exactly this size in IPv6 ("Virtual Network FAQ").
+_IPV6_LENGTH = 64
 #: Ranges that no virtual network may have ("Virtual Network FAQ"), and what they are.
-_FORBIDDEN = {
+_FORBIDDEN: dict[AnyNetwork, str] = {
     IPv4Network("168.63.129.16/32"): "Azure's platform address, where health probes come from",
     IPv4Network("127.0.0.0/8"): "loopback",
     IPv4Network("169.254.0.0/16"): "link-local",
     IPv4Network("224.0.0.0/4"): "multicast",
     IPv4Network("255.255.255.255/32"): "broadcast",
+    IPv6Network("::/8"): "loopback, and IPv4 inside IPv6",
+    IPv6Network("fe80::/10"): "link-local, where health probes come from",
+    IPv6Network("ff00::/8"): "multicast",
 }
 
-Prefixes = list[tuple[IPv4Network, "Location"]]
+Prefixes = list[tuple[AnyNetwork, "Location"]]
 
 
-def _overlaps(prefixes: Prefixes) -> Iterator[tuple[tuple[IPv4Network, Location], tuple[IPv4Network, Location]]]:
+def _overlap(one: AnyNetwork, other: AnyNetwork) -> bool:
+    """Whether they share an address; prefixes of two versions never do."""
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one.overlaps(other)
+    return isinstance(other, IPv6Network) and one.overlaps(other)
+
+
+def _inside(one: AnyNetwork, other: AnyNetwork) -> bool:
+    return _overlap(one, other) and one.prefixlen >= other.prefixlen
+
+
+def _overlaps(prefixes: Prefixes) -> Iterator[tuple[tuple[AnyNetwork, Location], tuple[AnyNetwork, Location]]]:
     """Each prefix that overlaps an earlier one (in the order of the document), with that one."""
-    ordered = sorted(prefixes, key=lambda each: (each[0].network_address, each[0].prefixlen))
-    holder: tuple[IPv4Network, Location] | None = None
+    ordered = sorted(prefixes, key=lambda each: (each[0].version, int(each[0].network_address), each[0].prefixlen))
+    holder: tuple[AnyNetwork, Location] | None = None
     for each in ordered:
-        if holder and each[0].overlaps(holder[0]):
+        if holder and _overlap(each[0], holder[0]):
             later, earlier = sorted((each, holder), key=prefixes.index, reverse=True)
             yield later, earlier
         else:  # what is sorted later and overlaps something lies inside the widest one that started before it
             holder = each
 
 
-def _forbidden(prefix: IPv4Network) -> str | None:
+def _forbidden(prefix: AnyNetwork) -> str | None:
     for each, what in _FORBIDDEN.items():
-        if each.overlaps(prefix):
+        if _overlap(each, prefix):
             return f"{prefix} overlaps {str(each).removesuffix('/32')} ({what})"
     return None
 
@@ -62,7 +86,8 @@ def spaces(draft: Draft) -> Iterator[Finding]:
         prefixes: Prefixes = [(prefix, (*here, j)) for j, prefix in enumerate(network.address_space)]
         for prefix, location in prefixes:
             if problem := _forbidden(prefix):
-                yield draft.error(location, problem, fix="use a private range, such as 10.0.0.0/16")
+                private = "10.0.0.0/16" if prefix.version == 4 else "fd00::/48"
+                yield draft.error(location, problem, fix=f"use a private range, such as {private}")
         for (prefix, location), (other, _) in _overlaps(prefixes):
             message = f"{prefix} overlaps {other} of the same virtual network"
             yield draft.error(location, message, fix="remove one of them, or make them disjoint")
@@ -73,14 +98,17 @@ def subnet_prefixes(draft: Draft) -> Iterator[Finding]:
     for i, network in enumerate(draft.topology.virtual_networks):
         here: Location = ("virtual_networks", i, "subnets")
         prefixes: Prefixes = []
-        for j, subnet in enumerate(network.subnets):
-            prefix, location = subnet.address_prefix, (*here, j, "address_prefix")
+        for prefix, location in _prefixes(network.subnets, here):
             prefixes.append((prefix, location))
-            if not _LARGEST <= prefix.prefixlen <= _SMALLEST:
+            if prefix.version == 6 and prefix.prefixlen != _IPV6_LENGTH:
+                sized = ip_network((prefix.network_address, _IPV6_LENGTH), strict=False)
+                fix = f"Azure wants exactly this size; write {sized}"
+                yield draft.error(location, f"{prefix}: a subnet is a /{_IPV6_LENGTH} in IPv6", fix=fix)
+            elif prefix.version == 4 and not _LARGEST <= prefix.prefixlen <= _SMALLEST:
                 message = f"{prefix}: a subnet is a /{_LARGEST} to a /{_SMALLEST}"
                 yield draft.error(location, message, fix="Azure keeps five addresses; choose a /29 or larger, up to /8")
             whole = not draft.damaged(("virtual_networks", i, "address_space"))
-            if whole and not any(prefix.subnet_of(each) for each in network.address_space):
+            if whole and not any(_inside(prefix, each) for each in network.address_space):
                 space = ", ".join(map(str, network.address_space))
                 message = f"{prefix} is not inside the address space of {network.name} ({space})"
                 yield draft.error(location, message, fix="move the subnet, or add its range to address_space")
@@ -88,6 +116,15 @@ def subnet_prefixes(draft: Draft) -> Iterator[Finding]:
             name = network.subnets[int(there[3])].name
             message = f"{prefix} overlaps {other} of subnet {name!r}"
             yield draft.error(location, message, fix="make the subnets disjoint")
+
+
+def _prefixes(subnets: Sequence[Subnet], here: Location) -> Iterator[tuple[AnyNetwork, Location]]:
+    """All prefixes of subnets, and where they are written."""
+    for j, subnet in enumerate(subnets):
+        if subnet.address_prefix is not None:
+            yield subnet.address_prefix, (*here, j, "address_prefix")
+        for k, prefix in enumerate(subnet.address_prefixes):
+            yield prefix, (*here, j, "address_prefixes", k)
 
 
 def peered_spaces(draft: Draft) -> Iterator[Finding]:
@@ -99,26 +136,26 @@ def peered_spaces(draft: Draft) -> Iterator[Finding]:
             continue
         for left in networks[one].address_space:
             for right in networks[other].address_space:
-                if left.overlaps(right):
+                if _overlap(left, right):
                     message = f"{one} ({left}) and {other} ({right}) overlap, so they cannot be peered"
                     yield draft.error(("peerings", i), message, fix="give one of them another address space")
 
 
-def _places(draft: Draft) -> Iterator[tuple[IPv4Address, str, Location, InterfacePlace | FrontendPlace]]:
+def _places(draft: Draft) -> Iterator[tuple[AnyAddress, str, Location, InterfacePlace | FrontendPlace]]:
     """Every address that is taken: network interfaces and frontends."""
-    for interface in draft.lookup.interfaces:
+    for interface in draft.lookup.configurations:
         location = (*interface.location, "private_ip_address")
-        yield interface.interface.private_ip_address, interface.interface.subnet, location, interface
+        yield interface.address, interface.interface.subnet, location, interface
     for front in draft.lookup.frontends:
         if front.frontend.private_ip_address and front.frontend.subnet:
             location = (*front.location, "private_ip_address")
             yield front.frontend.private_ip_address, front.frontend.subnet, location, front
 
 
-def _usable(prefix: IPv4Network, taken: set[IPv4Address]) -> str:
+def _usable(prefix: AnyNetwork, taken: set[AnyAddress]) -> str:
     """Words that name an address that can be used instead."""
-    first, last = int(prefix.network_address) + 4, int(prefix.broadcast_address) - 1
-    free = next((IPv4Address(each) for each in range(first, last + 1) if IPv4Address(each) not in taken), None)
+    last = prefix.num_addresses - (2 if prefix.version == 4 else 1)
+    free = next((prefix[each] for each in range(4, last + 1) if prefix[each] not in taken), None)
     return f"use a free address, e.g. {free}" if free else "the subnet is full; make it larger"
 
 
@@ -129,15 +166,26 @@ def addresses_in_subnets(draft: Draft) -> Iterator[Finding]:
         place = draft.lookup.subnet.get(key)
         if place is None:
             continue  # an unknown subnet is reported elsewhere
-        prefix = place.subnet.address_prefix
-        if prefix.prefixlen > _SMALLEST:
+        prefix = _prefix_for(place, address)
+        if prefix is None:
+            message = f"{address} is an IPv6 address, and subnet {key} has no IPv6 prefix"
+            fix = f"write 'address_prefixes: [{place.subnet.ipv4}, PREFIX]' with an IPv6 /64 in the subnet"
+            yield draft.error(location, message, fix=fix)
+            continue
+        if prefix.version == 4 and prefix.prefixlen > _SMALLEST:
             continue  # has no usable address at all, and is reported for that
         if address not in prefix:
             message = f"{address} is not in subnet {key} ({prefix})"
             yield draft.error(location, message, fix=_usable(prefix, taken))
-        elif int(address) - int(prefix.network_address) < 4 or address == prefix.broadcast_address:
-            message = f"{address} is reserved: Azure keeps the first four addresses and the last one of {prefix}"
+        elif int(address) - int(prefix.network_address) < 4 or address == place.subnet.ipv4.broadcast_address:
+            last = " and the last one" if prefix.version == 4 else ""
+            message = f"{address} is reserved: Azure keeps the first four addresses{last} of {prefix}"
             yield draft.error(location, message, fix=_usable(prefix, taken))
+
+
+def _prefix_for(place: SubnetPlace, address: AnyAddress) -> AnyNetwork | None:
+    """The subnet's prefix of the address's version."""
+    return place.subnet.ipv4 if address.version == 4 else place.subnet.ipv6
 
 
 def _owner(place: InterfacePlace | FrontendPlace) -> str:
@@ -149,14 +197,15 @@ def _owner(place: InterfacePlace | FrontendPlace) -> str:
 def addresses_taken_once(draft: Draft) -> Iterator[Finding]:
     """In one virtual network, an address belongs to one network interface or frontend."""
     taken = {address for address, *_ in _places(draft)}
-    first: dict[tuple[str, IPv4Address], tuple[Location, InterfacePlace | FrontendPlace]] = {}
+    first: dict[tuple[str, AnyAddress], tuple[Location, InterfacePlace | FrontendPlace]] = {}
     for address, key, location, place in sorted(_places(draft), key=lambda each: draft.line(each[2])):
         if (place.network, address) not in first:
             first[place.network, address] = (location, place)
             continue
         there, owner = first[place.network, address]
         subnet = draft.lookup.subnet.get(key)
-        fix = _usable(subnet.subnet.address_prefix, taken) if subnet else "use a free address"
+        prefix = _prefix_for(subnet, address) if subnet else None
+        fix = _usable(prefix, taken) if prefix else "use a free address"
         message = f"{address} is taken by {_owner(owner)} on line {draft.line(there)}"
         yield draft.error(location, message, fix=fix)
 
@@ -177,5 +226,5 @@ def internet_prefix(draft: Draft) -> Iterator[Finding]:
             yield draft.error(location, message, fix="use a documentation range, e.g. 203.0.113.0/24")
 
 
-def _overlapping(prefix: IPv4Network, others: Sequence[IPv4Network]) -> IPv4Network | None:
-    return next((each for each in others if each.overlaps(prefix)), None)
+def _overlapping(prefix: AnyNetwork, others: Sequence[AnyNetwork]) -> AnyNetwork | None:
+    return next((each for each in others if _overlap(each, prefix)), None)

@@ -133,8 +133,8 @@ def one_rule_per_frontend(draft: Draft) -> Iterator[Finding]:
 def rules_of_a_pool(draft: Draft) -> Iterator[Finding]:
     """On one pool: HA Ports rules or others, and of HA Ports several floating ones or a single other one."""
     for first, second in _pairs(draft):
-        if first.pool != second.pool:
-            continue
+        if first.pool != second.pool or draft.lookup.version(first) != draft.lookup.version(second):
+            continue  # rules of two IP versions cannot share members, which is reported for these
         pool = second.rule.backend_address_pool
         location = (*second.location, "backend_address_pool")
         if first.ha_ports != second.ha_ports:
@@ -160,7 +160,8 @@ def one_balancer_per_interface(draft: Draft) -> Iterator[Finding]:
     """A network interface is in pools of one internal load balancer."""
     names = {each.name for each in draft.topology.load_balancers}
     for place in draft.lookup.interfaces:
-        balancers = [each.partition("/")[0] for each in place.interface.backend_address_pools]
+        further = [pool for each in place.interface.ip_configurations for pool in each.backend_address_pools]
+        balancers = [each.partition("/")[0] for each in (*place.interface.backend_address_pools, *further)]
         known = [name for name in dict.fromkeys(balancers) if name in names]
         if len(known) > 1:
             yield draft.error(
@@ -173,8 +174,8 @@ def one_balancer_per_interface(draft: Draft) -> Iterator[Finding]:
 
 def rules_of_an_interface(draft: Draft) -> Iterator[Finding]:
     """One HA Ports rule without floating IP reaches a network interface, and then no other rule does."""
-    for place in draft.lookup.interfaces:
-        pools = set(place.interface.backend_address_pools)
+    for place in draft.lookup.configurations:
+        pools = set(place.pools)
         rules = [each for each in draft.lookup.rules if each.pool in pools]
         for first, second in combinations(rules, 2):
             same = first.pool == second.pool or first.balancer is not second.balancer
@@ -197,8 +198,8 @@ def one_network(draft: Draft) -> Iterator[Finding]:
         frontends = [each for each in draft.lookup.frontends if each.balancer is balancer and each.network]
         members = [
             each
-            for each in draft.lookup.interfaces
-            if any(pool.partition("/")[0] == balancer.name for pool in each.interface.backend_address_pools)
+            for each in draft.lookup.configurations
+            if any(pool.partition("/")[0] == balancer.name for pool in each.pools)
         ]
         if not (frontends or members):
             continue

@@ -83,9 +83,9 @@ def pool_references(draft: Draft) -> Iterator[Finding]:
         for balancer in draft.topology.load_balancers
         for pool in balancer.backend_address_pools
     ]
-    for place in draft.lookup.interfaces:
+    for place in draft.lookup.configurations:
         seen: set[str] = set()
-        for j, reference in enumerate(place.interface.backend_address_pools):
+        for j, reference in enumerate(place.pools):
             location = (*place.location, "backend_address_pools", j)
             balancer, _, pool = reference.partition("/")
             lost = draft.lost(balancer, kind="load_balancers") or draft.lost(pool, kind="backend_address_pools")

@@ -9,7 +9,7 @@ from testbed.topology.model import NextHopType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv6Address
 
     from testbed.topology.draft import Draft
     from testbed.topology.findings import Finding
@@ -55,7 +55,10 @@ def next_hop_types(draft: Draft) -> Iterator[Finding]:
         elif kind != NextHopType.VIRTUAL_APPLIANCE and route.next_hop_ip_address is not None:
             fix = "remove it, or set next_hop_type: VirtualAppliance"
             yield draft.error(there, f"next hop type {kind.value} takes no address", fix=fix)
-        if kind == NextHopType.INTERNET and draft.topology.internet is None and not draft.lost(kind="internet"):
+        outside = (
+            draft.topology.internet is not None or draft.lost(kind="internet") or route.address_prefix.version == 6
+        )
+        if kind == NextHopType.INTERNET and not outside:
             yield draft.warning(
                 (*location, "next_hop_type"),
                 "the lab has no internet, so what takes this route is dropped",
@@ -63,7 +66,9 @@ def next_hop_types(draft: Draft) -> Iterator[Finding]:
             )
 
 
-def _appliance_routes(draft: Draft) -> Iterator[tuple[Location, Route, IPv4Address, tuple[SubnetPlace, ...]]]:
+def _appliance_routes(
+    draft: Draft,
+) -> Iterator[tuple[Location, Route, IPv4Address | IPv6Address, tuple[SubnetPlace, ...]]]:
     """Routes to an address: where, which, to what, and for which subnets."""
     users: dict[str, list[SubnetPlace]] = {}
     for place in draft.lookup.subnets:
@@ -112,10 +117,9 @@ def next_hops_forward(draft: Draft) -> Iterator[Finding]:
 
 def _interface(draft: Draft, owner: InterfacePlace, why: str = "") -> Iterator[tuple[Location, Finding]]:
     if not owner.interface.enable_ip_forwarding:
-        address = owner.interface.private_ip_address
-        message = f"{owner.machine.name} ({address}) is a next hop{why} and does not forward"
+        message = f"{owner.machine.name} ({owner.address}) is a next hop{why} and does not forward"
         fix = "set enable_ip_forwarding: true, or route to an appliance"
-        yield owner.location, draft.error(owner.location, message, fix=fix)
+        yield owner.location[:4], draft.error(owner.location[:4], message, fix=fix)
 
 
 def _frontend(draft: Draft, location: Location, owner: FrontendPlace) -> Iterator[tuple[Location, Finding]]:
