@@ -41,8 +41,8 @@ class Source:
 def facts(plan: Plan, topology: Topology, machine: str) -> Facts:
     """What the templates of one machine know.
 
-    ``lab``, ``time_scale``, ``machine``, ``machines`` (by name), ``frontends`` and ``trusted_prefixes`` (the address
-    spaces of all virtual networks).
+    ``lab``, ``time_scale``, ``machine``, ``machines`` (by name), ``frontends``, ``trusted_prefixes`` (the IPv4 address
+    spaces of all virtual networks) and ``trusted_ipv6_prefixes`` (the others).
 
     Raises:
         UnknownLabError: There is no such machine.
@@ -54,13 +54,15 @@ def facts(plan: Plan, topology: Topology, machine: str) -> Facts:
         for frontend in balancer.frontend_ip_configurations
         if frontend.private_ip_address is not None
     ]
+    spaces = [prefix for network in topology.virtual_networks for prefix in network.address_space]
     return {
         "lab": plan.lab,
         "time_scale": plan.time_scale,
         "machine": machines[plan.machine(machine).name],
         "machines": machines,
         "frontends": frontends,
-        "trusted_prefixes": [str(prefix) for network in topology.virtual_networks for prefix in network.address_space],
+        "trusted_prefixes": [str(prefix) for prefix in spaces if prefix.version == 4],
+        "trusted_ipv6_prefixes": [str(prefix) for prefix in spaces if prefix.version == 6],
     }
 
 
@@ -73,6 +75,7 @@ def _machine(machine: Machine) -> Facts:
                 "address": each.address,
                 "prefix_length": each.prefix_length,
                 "gateway": each.gateway,
+                "ipv6_address": each.ipv6.address if each.ipv6 else None,
                 "mac": each.mac,
                 "subnet": each.subnet,
                 "virtual_network": each.virtual_network,

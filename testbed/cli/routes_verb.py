@@ -29,10 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     from testbed.plan.compile import network_of
 
     plan, topology = load_plan_and_topology(State(arguments.lab))
-    network = network_of(topology, plan)
+    networks = {version: network_of(topology, plan, version) for version in plan.versions}
     tables = [
-        (interface, network.subnet(interface.virtual_network, interface.subnet).routes if interface.subnet else ())
+        (own, network.subnet(own.virtual_network, own.subnet).routes if own.subnet else ())
         for interface in plan.machine(arguments.machine).network_interfaces
+        for version, network in networks.items()
+        if (own := interface.of_version(version))
     ]
     if arguments.json:
         answer = [

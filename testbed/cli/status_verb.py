@@ -72,7 +72,7 @@ def _machine_row(machine: Machine, status: LabStatus) -> tuple[str, ...]:
     return (
         machine.name,
         machine.namespace + gone,
-        ", ".join(each.address for each in machine.network_interfaces),
+        ", ".join(own.address for each in machine.network_interfaces for own in each.versions),
         machine.summary,
         state.word if state.word in ("running", "idle") else bad(str(state)),
         str(pid) if pid else "-",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 __all__ = ["address", "flow_count", "number", "packet_count", "port", "seconds", "time_scale"]
 
@@ -63,9 +63,9 @@ def number(text: str) -> int:
     return int(text)
 
 
-def address(text: str) -> IPv4Address:
-    """An IPv4 address."""
+def address(text: str) -> IPv4Address | IPv6Address:
+    """An IPv4 or IPv6 address."""
     try:
-        return IPv4Address(text)
+        return ip_address(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is not an IPv4 address") from error
+        raise ArgumentTypeError(f"{text!r} is not an IP address") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,12 @@ class Entry:
     zone: int
 
 
-def entries() -> Iterator[Entry]:
-    """All tracked TCP and UDP flows."""
+def entries(version: int = 4) -> Iterator[Entry]:
+    """All tracked TCP and UDP flows of an IP version."""
     from pyroute2 import Conntrack
 
-    with Conntrack() as conntrack:
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with Conntrack(nfgen_family=family) as conntrack:
         for message in conntrack.dump():
             original = message.get_attr("CTA_TUPLE_ORIG")
             ports = original.get_attr("CTA_TUPLE_PROTO")
@@ -37,8 +39,8 @@ def entries() -> Iterator[Entry]:
                 continue
             yield Entry(
                 protocol=ports.get_attr("CTA_PROTO_NUM"),
-                source=address.get_attr("CTA_IP_V4_SRC"),
-                destination=address.get_attr("CTA_IP_V4_DST"),
+                source=address.get_attr(f"CTA_IP_V{version}_SRC"),
+                destination=address.get_attr(f"CTA_IP_V{version}_DST"),
                 source_port=ports.get_attr("CTA_PROTO_SRC_PORT"),
                 destination_port=ports.get_attr("CTA_PROTO_DST_PORT"),
                 mark=message.get_attr("CTA_MARK") or 0,

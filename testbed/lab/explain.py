@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.balancer.nftables import read_eligible
+from testbed.errors import InputError
 from testbed.kernel import conntrack, namespaces
 from testbed.plan.compile import network_of
 from testbed.plan.explain import Hop, way
@@ -14,6 +15,7 @@ from testbed.plan.security import Packet, Securities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from ipaddress import IPv6Address
 
     from testbed.plan.model import Plan, Rule
     from testbed.plan.security import Blocked
@@ -41,7 +43,7 @@ def explain(
     plan: Plan,
     topology: Topology,
     sender: str,
-    destination: IPv4Address,
+    destination: IPv4Address | IPv6Address,
     protocol: str,
     source_port: int | None,
     destination_port: int | None,
@@ -50,26 +52,35 @@ def explain(
 
     Raises:
         UnknownLabError: There is no such machine.
+        InputError: It has no address of the destination's IP version.
     """
-    source = plan.machine(sender).network_interfaces[0]
+    primary = plan.machine(sender).network_interfaces[0]
+    source = primary.of_version(destination.version)
+    if source is None:
+        problem = f"machine {sender!r} has no IPv6 address"
+        raise InputError(problem, fix="add ip_configurations to its primary network interface")
     if not source.subnet:  # the internet: what it sends is delivered to whom it answers
         return ()
     tuple_ = (_PROTOCOLS[protocol], source.address, str(destination), source_port, destination_port)
     with namespaces.entered(plan.fabric):
-        hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _next(rule, tuple_))
-        packet = Packet(_PROTOCOLS[protocol], IPv4Address(source.address), destination, source_port, destination_port)
+        network = network_of(topology, plan, destination.version)
+        hops = way(plan, network, source, destination, lambda rule: _next(rule, tuple_))
+        packet = None
+        if isinstance(destination, IPv4Address):  # security groups of a lab know no other
+            ends = IPv4Address(source.address), destination
+            packet = Packet(_PROTOCOLS[protocol], *ends, source_port, destination_port)
         return tuple(_until_blocked(Securities(topology, plan), hops, packet, tuple_))
 
 
 def _until_blocked(
     securities: Securities,
     hops: tuple[Hop, ...],
-    packet: Packet,
+    packet: Packet | None,
     wanted: tuple[int, str, str, int | None, int | None],
 ) -> Iterator[ExplainedHop]:
     """The hops, up to the one where a network security group drops the packet."""
     for hop in hops:
-        blocked = securities.blocked(hop, packet)
+        blocked = securities.blocked(hop, packet) if packet else None
         yield _explained(hop, wanted, blocked)
         if blocked and blocked.sure:
             return
@@ -96,7 +107,7 @@ def _live(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> i
     if source_port is None or destination_port is None:
         return None
     back = (protocol, destination, source, destination_port, source_port)
-    for entry in conntrack.entries():
+    for entry in conntrack.entries(rule.version):
         found = (entry.protocol, entry.source, entry.destination, entry.source_port, entry.destination_port)
         if entry.zone == rule.id and found in (wanted, back):
             return entry.mark

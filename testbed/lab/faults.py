@@ -31,7 +31,7 @@ from testbed.lab import hogs, readiness
 from testbed.lab.healing import heal
 from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
-from testbed.plan.ruleset.context import PROBE_SOURCE
+from testbed.plan.ruleset.context import PROBE_SOURCE, PROBE_SOURCE_IPV6
 from testbed.probes import events
 from testbed.runtimes.registry import runtime
 
@@ -82,7 +82,9 @@ def kinds(machine: Machine) -> tuple[Kind, ...]:
 
 def _probed(machine: Machine) -> bool:
     """Whether there are probes to answer: of a program's own faults, or of the pools it is in."""
-    return machine.program is not None or any(each.backend_address_pools for each in machine.network_interfaces)
+    return machine.program is not None or any(
+        own.backend_address_pools for each in machine.network_interfaces for own in each.versions
+    )
 
 
 def active(state: State) -> dict[str, list[str]]:
@@ -108,17 +110,24 @@ def wire_rules(machine: Machine, faults: Iterable[str], probe_ports: Iterable[in
         probe_ports: TCP ports that health probes ask of it.
     """
     given = set(faults)
-    probes = f"ip saddr {PROBE_SOURCE} tcp dport {{ {', '.join(map(str, sorted(set(probe_ports))))} }}"
-    rules = {
-        Kind.FREEZE: "drop",
-        Kind.PROBE_SILENT: f"{probes} drop",
-        Kind.PROBE_DOWN: f"{probes} reject with tcp reset",
+    ports = f"tcp dport {{ {', '.join(map(str, sorted(set(probe_ports))))} }}"
+    probes = [f"ip saddr {PROBE_SOURCE} {ports}"]
+    own = {
+        version: [each for nic in machine.network_interfaces if (each := nic.of_version(version))] for version in (4, 6)
     }
-    own = ", ".join(each.address for each in machine.network_interfaces)
-    rules[Kind.FORWARDING_OFF] = f"ip daddr != {{ {own} }} drop"
+    others = [f"ip daddr != {{ {', '.join(each.address for each in own[4])} }} drop"]
+    if own[6]:
+        probes.append(f"ip6 saddr {PROBE_SOURCE_IPV6} {ports}")
+        others.append(f"ip6 daddr != {{ {', '.join(each.address for each in own[6])}, fe80::/10, ff00::/8 }} drop")
+    rules = {
+        Kind.FREEZE: ["drop"],
+        Kind.PROBE_SILENT: [f"{each} drop" for each in probes],
+        Kind.PROBE_DOWN: [f"{each} reject with tcp reset" for each in probes],
+        Kind.FORWARDING_OFF: others,
+    }
     if machine.program is not None:  # its responder answers 503, or not at all
         del rules[Kind.PROBE_DOWN], rules[Kind.PROBE_SILENT]
-    chosen = [rule for kind, rule in rules.items() if kind in given]
+    chosen = [rule for kind, lines in rules.items() if kind in given for rule in lines]
     if not chosen:
         return ""
     lines = [f"table {_WIRE_TABLE[0]} {{"]

@@ -97,6 +97,7 @@ class LabStatus:
                     "faults": self.faults.get(machine.name, []),
                     "network_interfaces": [
                         {"name": each.name, "private_ip_address": each.address, "subnet": each.subnet_key}
+                        | ({"private_ipv6_address": each.ipv6.address} if each.ipv6 else {})
                         for each in machine.network_interfaces
                     ],
                 }

@@ -68,7 +68,9 @@ class _Verification:
 
     def __init__(self, plan: Plan, topology: Topology, options: Options) -> None:
         self.plan, self.topology, self.options = plan, topology, options
-        self.pairs: tuple[Pair, ...] = balanced_pairs(plan, network_of(topology, plan))
+        self.pairs: tuple[Pair, ...] = tuple(
+            pair for version in plan.versions for pair in balanced_pairs(plan, network_of(topology, plan, version))
+        )
         if not self.pairs:
             raise InputError(
                 f"nothing in lab {plan.lab!r} talks through the balancer",

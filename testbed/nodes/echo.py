@@ -17,7 +17,7 @@ from testbed.errors import LabError
 from testbed.kernel import nft, sysctl
 from testbed.nodes.datagrams import REPLY_DSCP, DatagramEcho
 from testbed.nodes.fault_switch import FaultSwitch, ResponderFault
-from testbed.nodes.program import raise_descriptor_limit, read_config, until_terminated
+from testbed.nodes.program import listening_families, raise_descriptor_limit, read_config, until_terminated
 from testbed.nodes.stream import StreamConnection
 
 if TYPE_CHECKING:
@@ -29,20 +29,19 @@ __all__ = ["EchoConfig", "run"]
 
 _PORT = 7  # the echo service of RFC 862
 _BACKLOG = 65_535
-_TABLE = "ip testbed"
-_RULES = f"""\
-table {_TABLE}
-delete table {_TABLE}
-table {_TABLE} {{
+_RULES = """\
+table {family} testbed
+delete table {family} testbed
+table {family} testbed {{
   chain to_echo {{
     type nat hook prerouting priority dstnat; policy accept;
     meta l4proto {{ tcp, udp }} socket wildcard 0 accept comment "a service of this machine"
     meta l4proto {{ tcp, udp }} socket wildcard 1 accept
-    meta l4proto {{ tcp, udp }} redirect to :{_PORT}
+    meta l4proto {{ tcp, udp }} redirect to :{port}
   }}
   chain no_loops {{
     type filter hook input priority filter; policy accept;
-    udp dport {_PORT} ip dscp {REPLY_DSCP} drop comment "an echo is not echoed"
+    udp dport {port} {family} dscp {reply} drop comment "an echo is not echoed"
   }}
 }}
 """
@@ -52,12 +51,14 @@ table {_TABLE} {{
 class EchoConfig:
     """``machine`` is what HTTP answers with; ``control`` the control socket.
 
-    Faults concern what comes from ``probe_source`` only, because every port may be a probe's.
+    Faults concern what comes from ``probe_source`` only, because every port may be a probe's. ``ipv6_probe_source``
+    is the same for IPv6; None: IPv4 only.
     """
 
     machine: str
     control: str | None = None
     probe_source: str = "168.63.129.16"
+    ipv6_probe_source: str | None = None
 
 
 async def run(config: str, ready: Callable[[], None]) -> None:
@@ -73,19 +74,27 @@ async def run(config: str, ready: Callable[[], None]) -> None:
             sysctl.write(key, str(_BACKLOG))
     loop = asyncio.get_running_loop()
     try:  # the port first of all: who has it is the machine's echo, and the control socket is its own
-        listener = socket.create_server(("", _PORT), backlog=_BACKLOG)
-        datagrams = DatagramEcho(_PORT)
+        families = listening_families(ipv6=own.ipv6_probe_source is not None)
+        listeners = [socket.create_server(("", _PORT), family=family, backlog=_BACKLOG) for family in families]
+        datagrams = [DatagramEcho(_PORT, family) for family in families]
     except OSError as error:
         raise LabError(f"machine {own.machine!r}: port {_PORT} cannot be had: {error}") from error
-    async with FaultSwitch(own.control, f"ip saddr {own.probe_source}") as switch:
-        server = await loop.create_server(partial(_EchoConnection, own, switch), sock=listener, backlog=_BACKLOG)
-        loop.add_reader(datagrams.fileno(), datagrams.serve)
-        nft.run(_RULES)
+    probes = [f"ip saddr {own.probe_source}"]
+    probes += [f"ip6 saddr {own.ipv6_probe_source}"] if own.ipv6_probe_source else []
+    async with FaultSwitch(own.control, *probes) as switch:
+        connection = partial(_EchoConnection, own, switch)
+        servers = [await loop.create_server(connection, sock=each, backlog=_BACKLOG) for each in listeners]
+        for each in datagrams:
+            loop.add_reader(each.fileno(), each.serve)
+        for name in ("ip", "ip6")[: len(families)]:
+            nft.run(_RULES.format(family=name, port=_PORT, reply=REPLY_DSCP))
         ready()
         await until_terminated()
-        loop.remove_reader(datagrams.fileno())
-        datagrams.close()
-        server.close()
+        for each in datagrams:
+            loop.remove_reader(each.fileno())
+            each.close()
+        for server in servers:
+            server.close()
 
 
 class _EchoConnection(StreamConnection):
@@ -99,9 +108,10 @@ class _EchoConnection(StreamConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if peer else ""
+        self._peer = peer[0].partition("%")[0] if peer else ""  # a link-local one has its link behind it
         super().connection_made(transport)
 
     def _status_and_body(self, _request: Request) -> tuple[int, bytes]:
-        failing = self._switch.fault is ResponderFault.PROBE_DOWN and self._peer == self._config.probe_source
+        sources = (self._config.probe_source, self._config.ipv6_probe_source)
+        failing = self._switch.fault is ResponderFault.PROBE_DOWN and self._peer in sources
         return (503 if failing else 200), f"{self._config.machine}\n".encode()

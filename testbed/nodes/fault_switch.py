@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FaultSwitch", "ResponderFault"]
 
-_TABLE = "ip testbed-fault"
+_TABLE = "inet testbed-fault"
 
 
 class ResponderFault(StrEnum):
@@ -35,10 +35,10 @@ class FaultSwitch:
 
     Args:
         path: Control socket; None: there is none, and never a fault.
-        probes: nftables match of what a probe sends to this machine.
+        probes: nftables matches of what a probe sends to this machine.
     """
 
-    def __init__(self, path: str | None, probes: str) -> None:
+    def __init__(self, path: str | None, *probes: str) -> None:
         self._path = path
         self._probes = probes
         self._server: control.ControlServer | None = None
@@ -77,7 +77,7 @@ class FaultSwitch:
                 f"table {_TABLE} {{",
                 "  chain silent {",
                 "    type filter hook input priority filter - 10; policy accept;",
-                f"    {self._probes} drop",
+                *(f"    {match} drop" for match in self._probes),
                 "  }",
                 "}",
             ]

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FirewallConfig", "ruleset", "run"]
 
-_TABLE = "ip testbed"
-
 
 @dataclass(frozen=True, slots=True)
 class FirewallConfig:
-    """``heartbeat_seconds`` is in the lab's time; ``standby_of`` the active appliance's address."""
+    """``heartbeat_seconds`` is in the lab's time; ``standby_of`` the active appliance's address.
+
+    With ``ipv6`` it forwards, and answers probes, in both IP versions; it translates IPv4 only.
+    """
 
     machine: str
     probe_port: int = 8080
@@ -36,34 +37,48 @@ class FirewallConfig:
     standby_of: str | None = None
     heartbeat_seconds: float = 1.0
     control: str | None = None
+    ipv6: bool = False
 
 
-def ruleset(trusted_prefixes: tuple[str, ...]) -> str:
-    """The appliance's nftables table, replacing an earlier one."""
+def ruleset(trusted_prefixes: tuple[str, ...], *, ipv6: bool = False) -> str:
+    """The appliance's nftables tables, replacing earlier ones."""
     trusted = f"    elements = {{ {', '.join(trusted_prefixes)} }}\n" if trusted_prefixes else ""
     return f"""\
-table {_TABLE}
-delete table {_TABLE}
-table {_TABLE} {{
+table ip testbed
+delete table ip testbed
+table ip testbed {{
   set trusted {{
     type ipv4_addr
     flags interval
     auto-merge
 {trusted}  }}
+{_forward("icmp type echo-request")}  chain leave {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname != "lo" ip daddr != @trusted masquerade
+  }}
+}}
+{_IPV6_TABLE if ipv6 else ""}"""
+
+
+def _forward(echo_request: str) -> str:
+    return f"""\
   chain forward {{
     type filter hook forward priority filter; policy drop;
     ct state established,related accept
     ct state invalid counter drop
     ct state new tcp flags & (fin | syn | rst | ack) == syn accept
     ct state new meta l4proto udp accept
-    ct state new icmp type echo-request accept
+    ct state new {echo_request} accept
     counter drop
   }}
-  chain leave {{
-    type nat hook postrouting priority srcnat; policy accept;
-    oifname != "lo" ip daddr != @trusted masquerade
-  }}
-}}
+"""
+
+
+_IPV6_TABLE = f"""\
+table ip6 testbed
+delete table ip6 testbed
+table ip6 testbed {{
+{_forward("icmpv6 type echo-request")}}}
 """
 
 
@@ -84,12 +99,16 @@ async def run(config: str, ready: Callable[[], None]) -> None:
         return switch.fault is not ResponderFault.PROBE_DOWN and not (standby and standby.passive)
 
     try:  # the port first of all: who has it is the machine's firewall
-        responder = HealthResponder(own.machine, own.probe_port, own.probe_path, healthy)
+        responder = HealthResponder(own.machine, own.probe_port, own.probe_path, healthy, ipv6=own.ipv6)
     except OSError as error:
         raise LabError(f"machine {own.machine!r}: port {own.probe_port} cannot be had: {error}") from error
-    nft.run(ruleset(own.trusted_prefixes))  # before the settings: it brings connection tracking, and theirs
+    nft.run(
+        ruleset(own.trusted_prefixes, ipv6=own.ipv6)
+    )  # before the settings: it brings connection tracking, and theirs
     sysctl.write("net.netfilter.nf_conntrack_tcp_loose", "0")
     sysctl.write("net.ipv4.ip_forward", "1")
+    if own.ipv6:
+        sysctl.write("net.ipv6.conf.all.forwarding", "1")
     async with switch:
         working = [responder.serve(), *([standby.watch()] if standby else [])]
         tasks = [asyncio.create_task(each) for each in (*working, until_terminated())]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import resource
 import signal
+import socket
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from testbed.errors import LabError
@@ -13,7 +14,7 @@ from testbed.errors import LabError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Program", "raise_descriptor_limit", "read_config", "until_terminated"]
+__all__ = ["Program", "listening_families", "raise_descriptor_limit", "read_config", "until_terminated"]
 
 _Config = TypeVar("_Config")
 _MOST_DESCRIPTORS = 262_144
@@ -46,6 +47,11 @@ async def until_terminated() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
+
+
+def listening_families(*, ipv6: bool) -> tuple[socket.AddressFamily, ...]:
+    """What a program listens on: a socket for each IP version, so that peers are called by their own addresses."""
+    return (socket.AF_INET, socket.AF_INET6) if ipv6 else (socket.AF_INET,)
 
 
 def raise_descriptor_limit() -> None:

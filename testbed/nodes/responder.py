@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from testbed.nodes.certificate import server_context
+from testbed.nodes.program import listening_families
 from testbed.nodes.stream import StreamConnection
 
 if TYPE_CHECKING:
@@ -27,33 +28,42 @@ class HealthResponder:
     Args:
         name: Machine; the body of answers, and the name in the certificate.
         port: TCP port, on all addresses.
+        ipv6: Whether also on those of IPv6.
         path: Request path.
         healthy: Asked for each request.
     """
 
-    def __init__(self, name: str, port: int, path: str, healthy: Callable[[], bool]) -> None:
+    def __init__(self, name: str, port: int, path: str, healthy: Callable[[], bool], *, ipv6: bool = False) -> None:
         self._name = name
         self._path = path
         self._healthy = healthy
-        self._listener = socket.create_server(("", port), backlog=1024)
-        self._listener.setblocking(False)  # noqa: FBT003 - takes no keyword
+        families = listening_families(ipv6=ipv6)
+        self._listeners = [socket.create_server(("", port), family=family, backlog=1024) for family in families]
+        for each in self._listeners:
+            each.setblocking(False)  # noqa: FBT003 - takes no keyword
         self._context: asyncio.Task[ssl.SSLContext] | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Accept until cancelled."""
-        loop = asyncio.get_running_loop()
         try:
-            while True:
-                try:
-                    accepted, _ = await loop.sock_accept(self._listener)
-                except OSError:
-                    continue  # the client was gone before it was accepted
-                task = asyncio.create_task(self._greet(accepted))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
+            async with asyncio.TaskGroup() as accepting:
+                for each in self._listeners:
+                    accepting.create_task(self._accept(each))
         finally:
-            self._listener.close()
+            for each in self._listeners:
+                each.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError:
+                continue  # the client was gone before it was accepted
+            task = asyncio.create_task(self._greet(accepted))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
 
     async def _greet(self, accepted: socket.socket) -> None:
         """Tell TLS from HTTP by the first byte, and leave the connection to a protocol."""

@@ -165,7 +165,10 @@ def fabric_routes(
     outside: Machine | None,
     numbers: Numbers,
 ) -> Iterator[objects.KernelObject]:
-    """Of one IP version: one table per subnet, its effective routes; and one per virtual network for replies from the internet."""
+    """One table per subnet, its effective routes of one IP version.
+
+    And one per virtual network, for replies from the internet.
+    """
     for view in network.subnets:
         table = network_table(view.number)
         for route in view.routes:

@@ -10,7 +10,7 @@ from testbed.plan.routes import EffectiveRoute, winner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address
+    from ipaddress import IPv4Address, IPv6Address
 
     from testbed.plan.model import NetworkInterface, Plan, Rule
     from testbed.plan.network import Network, Target
@@ -43,7 +43,7 @@ def way(
     plan: Plan,
     network: Network,
     source: NetworkInterface,
-    destination: IPv4Address,
+    destination: IPv4Address | IPv6Address,
     choose: Callable[[Rule], int | None] = lambda _rule: None,
 ) -> tuple[Hop, ...]:
     """The hops of a packet.
@@ -69,7 +69,7 @@ def way(
 
 
 def _hop(
-    network: Network, sender: NetworkInterface, destination: IPv4Address, *, loop: bool
+    network: Network, sender: NetworkInterface, destination: IPv4Address | IPv6Address, *, loop: bool
 ) -> tuple[Hop, NetworkInterface | None]:
     view = network.subnet(sender.virtual_network, sender.subnet)
     route = winner(view.routes, destination)
@@ -81,7 +81,7 @@ def _hop(
     return Hop(sender.machine, sender.address, route, losers, kind, detail, rule, loop, receiver), following
 
 
-def _describe(target: Target, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:
+def _describe(target: Target, destination: IPv4Address | IPv6Address) -> tuple[str, str, NetworkInterface | None]:
     match target:
         case ToNetworkInterface(interface) if interface.address == str(destination):
             return "delivered", f"to {interface.machine} ({interface.address})", None
@@ -101,5 +101,5 @@ def _describe(target: Target, destination: IPv4Address) -> tuple[str, str, Netwo
 
 def _member(plan: Plan, rule: Rule, chosen: int | None) -> NetworkInterface | None:
     ids = [chosen] if chosen else [member.id for member in rule.members]
-    interfaces = {each.member_id: each for machine in plan.machines for each in machine.network_interfaces}
+    interfaces = {each.member_id: each for interface in plan.interfaces for each in interface.versions}
     return interfaces.get(ids[0]) if ids else None

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.ruleset.context import PROBE_SOURCE
+from testbed.plan.ruleset.context import PROBE_SOURCE, PROBE_SOURCE_IPV6
 from testbed.topology.runtimes import ContainerRuntime, NamespaceRuntime, VirtualMachineRuntime
 
 if TYPE_CHECKING:
@@ -159,11 +159,15 @@ def tap_name(interface: str) -> str:
 def programs(machines: tuple[Machine, ...], around: Surroundings) -> Iterator[objects.Instance]:
     """The programs of namespace machines."""
     topology = around.topology
-    trusted = [str(prefix) for network in topology.virtual_networks for prefix in network.address_space]
+    spaces = [prefix for network in topology.virtual_networks for prefix in network.address_space]
+    trusted = [str(prefix) for prefix in spaces if prefix.version == 4]
     for machine in machines:
         if machine.program is None:
             continue
         config: dict[str, object] = {"machine": machine.name, "control": around.control(machine.name)}
+        ipv6 = any(each.ipv6 for each in machine.network_interfaces)
+        if ipv6 and machine.program == "echo":
+            config["ipv6_probe_source"] = PROBE_SOURCE_IPV6
         runtime = machine.document.runtime if machine.document else None
         if machine.program == "nft-firewall" and isinstance(runtime, NamespaceRuntime):
             config |= {
@@ -173,4 +177,5 @@ def programs(machines: tuple[Machine, ...], around: Surroundings) -> Iterator[ob
                 "standby_of": str(runtime.standby_of) if runtime.standby_of else None,
                 "heartbeat_seconds": 1.0 * topology.time_scale,
             }
+            config |= {"ipv6": True} if ipv6 else {}
         yield _instance(machine, machine.program, config)

@@ -194,6 +194,11 @@ class Plan:
     """Of the document: files are named relative to it."""
 
     @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions that the lab has: 4, and perhaps 6."""
+        return (4, 6) if any(each.ipv6 for each in self.interfaces) else (4,)
+
+    @property
     def interfaces(self) -> tuple[NetworkInterface, ...]:
         """The network interfaces of all machines."""
         return tuple(each for machine in self.machines for each in machine.network_interfaces)

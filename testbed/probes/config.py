@@ -8,19 +8,17 @@ from typing import Any
 
 from testbed.errors import LabError
 from testbed.plan.model import Member, Probe, Rule
+from testbed.plan.ruleset.context import PROBE_SOURCE, PROBE_SOURCE_IPV6
 
-__all__ = ["PROBE_SOURCE", "ControllerConfig"]
-
-#: Source of all health probes ("What is IP address 168.63.129.16?").
-PROBE_SOURCE = "168.63.129.16"
+__all__ = ["PROBE_SOURCE", "PROBE_SOURCE_IPV6", "ControllerConfig"]
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerConfig:
     """The probe controller's orders.
 
-    ``namespace`` is the lab's fabric; None: stay in the one the process is in. ``source`` is the address that
-    probes come from; None: whichever the kernel takes. ``backend`` names the data plane.
+    ``namespace`` is the lab's fabric; None: stay in the one the process is in. ``source`` and ``ipv6_source`` are the
+    addresses that probes come from; None: whichever the kernel takes. ``backend`` names the data plane.
     """
 
     lab: str
@@ -29,6 +27,7 @@ class ControllerConfig:
     state_directory: str
     rules: tuple[Rule, ...]
     source: str | None = PROBE_SOURCE
+    ipv6_source: str | None = PROBE_SOURCE_IPV6
     backend: str = "nftables"
 
     def to_json(self) -> str:

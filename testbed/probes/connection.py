@@ -38,13 +38,14 @@ class ProbeTarget:
     """Where a probe goes and as whom.
 
     ``mark`` is put on every packet (0: none); ``source`` is the address it comes from (None: the kernel
-    chooses).
+    chooses), and ``link`` the network interface that has it, for a link-local one.
     """
 
     address: str
     port: int
     mark: int = 0
     source: str | None = None
+    link: str | None = None
 
 
 class Connection(Protocol):
@@ -63,14 +64,17 @@ async def connect(target: ProbeTarget) -> socket.socket:
     Raises:
         OSError: Refused, unreachable, or not permitted.
     """
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    ipv6 = ":" in target.address
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if target.mark:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, target.mark)
         if target.source is not None:
             # The port is chosen when the peer is known, so closed connections do not use up the ports.
             made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            made.bind((target.source, 0))
+            link = socket.if_nametoindex(target.link) if target.link else 0
+            made.bind((target.source, 0, 0, link) if ipv6 else (target.source, 0))
         await asyncio.get_running_loop().sock_connect(made, (target.address, target.port))
     except BaseException:
         made.close()

@@ -74,7 +74,7 @@ class _Controller:
         kernel = backend.eligible()
         self._applied = {rule.id: kernel.get(rule.id, frozenset()) for rule in config.rules}
         adopted = adoption.adopt(config.rules, self._applied, adoption.load(config.state_directory), self._started)
-        self._targets = build_targets(config.rules, adopted, config.source, time.time)
+        self._targets = build_targets(config.rules, adopted, config.source, time.time, config.ipv6_source)
         self._by_member = {(rule.id, target.member.id): target for target in self._targets for rule in target.rules}
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -115,9 +115,8 @@ async def _exchange(connection: socket.socket, target: ProbeTarget, protocol: st
 
 async def _get(connection: Connection, target: ProbeTarget, path: str) -> _Verdict:
     """GET, and judge by the status line alone."""
-    request = (
-        f"GET {path} HTTP/1.1\r\nHost: {target.address}\r\nUser-Agent: Load Balancer Agent\r\nConnection: close\r\n\r\n"
-    )
+    host = f"[{target.address}]" if ":" in target.address else target.address
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Load Balancer Agent\r\nConnection: close\r\n\r\n"
     await connection.send(request.encode())
     received = b""
     while b"\n" not in received and len(received) < _LONGEST_STATUS_LINE:

@@ -44,8 +44,12 @@ def build_targets(
     adopted: Mapping[tuple[int, int], KnownHealth],
     source: str | None,
     clock: Callable[[], float],
+    ipv6_source: str | None = None,
 ) -> tuple[Target, ...]:
-    """All targets of the rules, in their order, with the health that was adopted."""
+    """All targets of the rules, in their order, with the health that was adopted.
+
+    ``ipv6_source`` is a link-local address, which each cable of the fabric has.
+    """
     targets: dict[tuple[str, Probe, int], Target] = {}
     for rule in rules:
         probe = rule.probe
@@ -63,7 +67,9 @@ def build_targets(
                     since=state.since if state else None,
                     started=state.started if state else False,
                 )
-                wire = ProbeTarget(member.address, probe.port, member.id, source)
+                own = ipv6_source if rule.version == 6 else source
+                link = member.fabric_name if rule.version == 6 and own else None
+                wire = ProbeTarget(member.address, probe.port, member.id, own, link)
                 targets[key] = Target(rule.load_balancer, probe, member, wire, health)
             targets[key].rules.append(rule)
     return tuple(targets.values())

@@ -50,6 +50,11 @@ class Pair:
     rule_id: int
     both_directions: bool
 
+    @property
+    def version(self) -> int:
+        """Of IP."""
+        return 6 if ":" in self.client_address else 4
+
     def __str__(self) -> str:
         return f"{self.client_machine} -> {self.server_name}"
 
@@ -108,10 +113,10 @@ class Flow:
         return FlowKey(self.protocol, self.pair.client_address, self.client_port, self.server_port)
 
     def __str__(self) -> str:
-        return (
-            f"{self.protocol.name.lower()} {self.pair.client_address}:{self.client_port} -> "
-            f"{self.pair.server_address}:{self.server_port} ({self.pair})"
-        )
+        form = "[{}]:{}" if self.pair.version == 6 else "{}:{}"
+        client = form.format(self.pair.client_address, self.client_port)
+        server = form.format(self.pair.server_address, self.server_port)
+        return f"{self.protocol.name.lower()} {client} -> {server} ({self.pair})"
 
 
 def _source_ports(generator: random.Random, count: int, avoid: frozenset[int], client: str) -> list[int]:

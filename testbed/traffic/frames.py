@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Numbers = npt.NDArray[np.int64]
 
-__all__ = ["TCP_ACK", "TCP_RST", "TCP_SYN", "FlowIndex", "Frames", "Headers", "Matches", "headers"]
+__all__ = ["TCP_ACK", "TCP_RST", "TCP_SYN", "FlowIndex", "Frames", "Headers", "Matches", "address_number", "headers"]
 
 _ETHERNET = 14
-_IPV4 = 0x0800
+_IPV4, _IPV6 = 0x0800, 0x86DD
+#: An IPv6 address is two halves; these mix them into one number (odd, from the digits of the golden ratio and of pi).
+_MIX = (0x9E3779B97F4A7C15, 0x3243F6A8885A308D)
 _FRAGMENT = 0x3FFF  # "more fragments" or an offset
 TCP_SYN, TCP_RST, TCP_ACK = 0x02, 0x04, 0x10
 
@@ -49,7 +51,10 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The TCP and UDP packets among frames; ``row`` is the place in the frames, addresses are integers."""
+    """The TCP and UDP packets among frames; ``row`` is the place in the frames.
+
+    Addresses are integers: see :func:`address_number`.
+    """
 
     row: Numbers
     protocol: Numbers
@@ -71,11 +76,28 @@ class Matches:
     forward: Bools
 
 
+def _ipv6_numbers(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> Numbers:
+    """61 bits of a hash and a bit above them, so that no IPv4 address has the same number."""
+    mixed = high * np.uint64(_MIX[0]) + low * np.uint64(_MIX[1])
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(_MIX[0])
+    numbers: Numbers = ((mixed >> np.uint64(3)) | np.uint64(1 << 61)).astype(np.int64)
+    return numbers
+
+
+def address_number(address: str) -> int:
+    """An address as captures number it: IPv4 as it is, of IPv6 a hash of 61 bits (a lab has few addresses)."""
+    parsed = ip_address(address)
+    if parsed.version == 4:
+        return int(parsed)
+    halves = [np.array([half], dtype=np.uint64) for half in (int(parsed) >> 64, int(parsed) & 2**64 - 1)]
+    return int(_ipv6_numbers(halves[0], halves[1])[0])
+
+
 def headers(frames: Frames) -> Headers:
     """Cut frames into headers.
 
-    What is not IPv4 with TCP or UDP, is a fragment, or is cut off before the end of the transport header is
-    left out. IP options are stepped over.
+    What is not IPv4 or IPv6 with TCP or UDP, is a fragment, or is cut off before the end of the transport header is
+    left out. IPv4's options are stepped over; IPv6's extension headers are not.
     """
     octets = frames.octets
     width = octets.shape[1]
@@ -86,15 +108,25 @@ def headers(frames: Frames) -> Headers:
             value = value << 8 | octets[rows, offset + step]
         return value
 
+    def halves(rows: Numbers, offset: int) -> Numbers:
+        whole = np.ascontiguousarray(octets[rows, offset : offset + 16]).view(">u8").astype(np.uint64)
+        return _ipv6_numbers(whole[:, 0], whole[:, 1])
+
     rows = np.flatnonzero(frames.captured >= _ETHERNET + 20).astype(np.int64)
-    rows = rows[number(rows, 12, 2) == _IPV4]
-    rows = rows[number(rows, 20, 2) & _FRAGMENT == 0]
-    protocol = number(rows, 23, 1)
-    transport = _ETHERNET + (number(rows, 14, 1) & 0x0F) * 4
+    kind = number(rows, 12, 2)
+    old = rows[kind == _IPV4]
+    old = old[number(old, 20, 2) & _FRAGMENT == 0]
+    new = rows[(kind == _IPV6) & (frames.captured[rows] >= _ETHERNET + 40)] if width >= _ETHERNET + 40 else rows[:0]
+    rows = np.sort(np.concatenate([old, new]))
+    ipv6 = np.isin(rows, new)
+    protocol = np.where(ipv6, number(rows, 20, 1), number(rows, 23, 1))
+    transport = _ETHERNET + np.where(ipv6, 40, (number(rows, 14, 1) & 0x0F) * 4)
     shortest = np.where(protocol == Transport.TCP, 20, 8)
     keep = (protocol == Transport.TCP) | (protocol == Transport.UDP)
     keep &= transport + shortest <= np.minimum(frames.captured[rows], width)
-    rows, protocol, transport = rows[keep], protocol[keep], transport[keep]
+    rows, protocol, transport, ipv6 = rows[keep], protocol[keep], transport[keep], ipv6[keep]
+    source, destination = number(rows, 26, 4), number(rows, 30, 4)
+    source[ipv6], destination[ipv6] = halves(rows[ipv6], 22), halves(rows[ipv6], 38)
     tcp = protocol == Transport.TCP
     # Bytes 12 and 13 lie beyond a UDP header; there the reading is clipped and then thrown away.
     offset_byte = np.where(tcp, transport + 12, 0)
@@ -102,8 +134,8 @@ def headers(frames: Frames) -> Headers:
     return Headers(
         row=rows,
         protocol=protocol,
-        source=number(rows, 26, 4),
-        destination=number(rows, 30, 4),
+        source=source,
+        destination=destination,
         source_port=number(rows, transport, 2),
         destination_port=number(rows, transport + 2, 2),
         tcp_flags=np.where(tcp, number(rows, flag_byte, 1), 0),
@@ -114,13 +146,15 @@ def headers(frames: Frames) -> Headers:
 class FlowIndex:
     """Finds flows by their keys.
 
-    Per protocol, a sorted list of 64-bit words: client address, client port, server port.
+    Per protocol, a sorted list of 64-bit words: the client address's place among the clients, client port, server port.
     """
 
     def __init__(self, keys: Sequence[FlowKey]) -> None:
+        numbers = {address: address_number(address) for address in {key.client_address for key in keys}}
+        self._clients = np.array(sorted(set(numbers.values())), dtype=np.int64)
+        places = {address: int(np.searchsorted(self._clients, number)) for address, number in numbers.items()}
         words = np.array(
-            [int(IPv4Address(k.client_address)) << 32 | k.client_port << 16 | k.server_port for k in keys],
-            dtype=np.uint64,
+            [places[k.client_address] << 32 | k.client_port << 16 | k.server_port for k in keys], dtype=np.uint64
         )
         protocols = np.array([key.protocol for key in keys], dtype=np.int64)
         self._lists: dict[Transport, tuple[npt.NDArray[np.uint64], Numbers]] = {}
@@ -143,9 +177,13 @@ class FlowIndex:
         towards = (found.source, found.source_port, found.destination_port)
         back = (found.destination, found.destination_port, found.source_port)
         for direction, (client, client_port, server_port) in ((True, towards), (False, back)):
-            words = (client << 32 | client_port << 16 | server_port).astype(np.uint64)
+            if not len(self._clients):
+                continue
+            place = np.minimum(np.searchsorted(self._clients, client), len(self._clients) - 1)
+            known = self._clients[place] == client
+            words = (place << 32 | client_port << 16 | server_port).astype(np.uint64)
             for protocol in Transport:
-                chosen = np.flatnonzero((found.protocol == protocol) & (flow < 0))
+                chosen = np.flatnonzero((found.protocol == protocol) & (flow < 0) & known)
                 hits = self._find(protocol, words[chosen])
                 flow[chosen] = hits
                 forward[chosen] = direction

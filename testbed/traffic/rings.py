@@ -29,10 +29,15 @@ __all__ = ["TCP_OR_UDP", "Capture", "Instruction", "Sender"]
 #: One classic BPF instruction: code, jump if true, jump if false, constant (linux/filter.h).
 Instruction = tuple[int, int, int, int]
 
-#: IPv4, TCP or UDP, no fragment. The constant of the last but one is how many bytes to keep: all.
+#: TCP or UDP in IPv4 that is no fragment, or right behind the header of IPv6. The constant of the last but one is how
+#: many bytes to keep: all.
 TCP_OR_UDP: tuple[Instruction, ...] = (
     (0x28, 0, 0, 12),  # ldh [12]
-    (0x15, 0, 6, 0x0800),  # IPv4, or refuse
+    (0x15, 4, 0, 0x0800),  # IPv4: four on
+    (0x15, 0, 9, 0x86DD),  # IPv6, or refuse
+    (0x30, 0, 0, 20),  # ldb [20]
+    (0x15, 6, 0, 6),  # TCP: keep
+    (0x15, 5, 6, 17),  # UDP: keep, or refuse
     (0x30, 0, 0, 23),  # ldb [23]
     (0x15, 1, 0, 6),  # TCP
     (0x15, 0, 3, 17),  # UDP, or refuse

@@ -57,8 +57,9 @@ async def every(interval: float, action: Callable[[], None]) -> float:
 
 def _open(pair: Pair, kind: socket.SocketKind) -> socket.socket:
     """A non-blocking socket in the client's namespace, bound to the client's address."""
+    family = socket.AF_INET if pair.version == 4 else socket.AF_INET6
     with entered(pair.client_namespace):
-        opened = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+        opened = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
         # The port is chosen at connect, when the kernel knows the whole tuple.
         opened.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)

@@ -15,7 +15,6 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 from testbed.errors import LabError
 from testbed.kernel.namespaces import entered
 from testbed.traffic.flows import Transport, spread
-from testbed.traffic.frames import TCP_ACK, TCP_RST, TCP_SYN, FlowIndex, headers
+from testbed.traffic.frames import TCP_ACK, TCP_RST, TCP_SYN, FlowIndex, address_number, headers
 from testbed.traffic.rings import Capture, Sender
 from testbed.traffic.templates import flow_frames, tcp_syn, udp_datagram
 
@@ -83,7 +82,8 @@ class _Observer:
     def __init__(self, flows: Sequence[Flow], taps: Sequence[Tap], stack: ExitStack) -> None:
         self._flows = flows
         self._index = FlowIndex([flow.key for flow in flows])
-        self._servers = np.array([int(IPv4Address(flow.pair.server_address)) for flow in flows], dtype=np.int64)
+        numbers = {each: address_number(each) for each in {flow.pair.server_address for flow in flows}}
+        self._servers = np.array([numbers[flow.pair.server_address] for flow in flows], dtype=np.int64)
         self._numbers = np.array([flow.number for flow in flows], dtype=np.int64)
         self.replied = np.zeros(len(flows), dtype=np.bool_)
         self.reset = np.zeros(len(flows), dtype=np.bool_)
@@ -165,23 +165,28 @@ class _Observer:
 
 
 class _Datagrams:
-    """Sends the UDP flows through one raw IP socket per client namespace."""
+    """Sends the UDP flows through one raw IP socket per client namespace and IP version."""
 
     def __init__(self, flows: Sequence[Flow], stack: ExitStack) -> None:
         chosen = [flow for flow in flows if flow.protocol is Transport.UDP]
-        frames = flow_frames(udp_datagram(), chosen) if chosen else ()
-        self._packets = {flow.number: frame[14:].tobytes() for flow, frame in zip(chosen, frames, strict=True)}
+        self._packets: dict[int, bytes] = {}
+        for version in (4, 6):
+            mine = [flow for flow in chosen if flow.pair.version == version]
+            frames = flow_frames(udp_datagram(version=version), mine) if mine else ()
+            self._packets |= {flow.number: frame[14:].tobytes() for flow, frame in zip(mine, frames, strict=True)}
         self._sockets = {}
-        for namespace in dict.fromkeys(flow.pair.client_namespace for flow in chosen):
+        for namespace, version in dict.fromkeys((flow.pair.client_namespace, flow.pair.version) for flow in chosen):
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
             with entered(namespace):
-                raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-            self._sockets[namespace] = stack.enter_context(raw)
+                raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._sockets[namespace, version] = stack.enter_context(raw)
 
     def send(self, flow: Flow) -> None:
         """Send the flow's one datagram."""
         pair = flow.pair
         try:
-            self._sockets[pair.client_namespace].sendto(self._packets[flow.number], (pair.server_address, 0))
+            socket_ = self._sockets[pair.client_namespace, pair.version]
+            socket_.sendto(self._packets[flow.number], (pair.server_address, 0))
         except OSError as error:
             problem = f"machine {pair.client_machine!r} cannot send to {pair.server_address}: {error.strerror}"
             raise LabError(problem, fix=f"look at: ip netns exec {pair.client_namespace} ip route") from error
@@ -205,16 +210,16 @@ def _warm_up(observer: _Observer, datagrams: _Datagrams, flows: Sequence[Flow], 
 
 
 def _senders(flows: Sequence[Flow], ethernet: dict[Pair, bytes], stack: ExitStack) -> dict[str, Sender]:
-    """A ring per client network interface, loaded with the SYNs of its flows in order."""
+    """A ring per client network interface and IP version, loaded with the SYNs of its flows in order."""
     groups: dict[str, list[Flow]] = {}
     for flow in flows:
         if flow.protocol is Transport.TCP:
             groups.setdefault(_nic(flow), []).append(flow)
-    template = tcp_syn()
+    templates = {version: tcp_syn(version=version) for version in {flow.pair.version for flow in flows}}
     sequence = random.getrandbits(32)
     senders = {}
     for nic, group in groups.items():
-        frames = flow_frames(template, group, sequence)
+        frames = flow_frames(templates[group[0].pair.version], group, sequence)
         frames[:, :12] = np.frombuffer(b"".join(ethernet[flow.pair] for flow in group), dtype=np.uint8).reshape(-1, 12)
         pair = group[0].pair
         senders[nic] = stack.enter_context(Sender(pair.client_namespace, pair.client_nic, frames))
@@ -222,7 +227,7 @@ def _senders(flows: Sequence[Flow], ethernet: dict[Pair, bytes], stack: ExitStac
 
 
 def _nic(flow: Flow) -> str:
-    return f"{flow.pair.client_namespace}/{flow.pair.client_nic}"
+    return f"{flow.pair.client_namespace}/{flow.pair.client_nic}/{flow.pair.version}"
 
 
 def measure_symmetry(

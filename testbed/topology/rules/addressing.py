@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from testbed.topology.draft import Draft
     from testbed.topology.findings import Finding
     from testbed.topology.lookup import SubnetPlace
-    from testbed.topology.nodes import Location
-
     from testbed.topology.model import Subnet
+    from testbed.topology.nodes import Location
 
     AnyAddress = IPv4Address | IPv6Address
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         (words.packet_count, "1", 1),
         (words.number, "0", 0),
         (words.address, "10.2.0.4", IPv4Address("10.2.0.4")),
+        (words.address, "fd00::4", IPv6Address("fd00::4")),
     ],
 )
 def test_good_words(kind: Callable[[str], object], text: str, value: object) -> None:
@@ -42,7 +43,7 @@ def test_good_words(kind: Callable[[str], object], text: str, value: object) -> 
         (words.flow_count, ("0", "60001", "many")),
         (words.packet_count, ("0", "-3", "x", "٣")),
         (words.number, ("-1", "x", "1.5", "²", "")),
-        (words.address, ("10.2.0", "10.2.0.256", "::1", "10.2.0.0/24", "web1", "")),
+        (words.address, ("10.2.0", "10.2.0.256", "::1::", "10.2.0.0/24", "web1", "")),
     ],
 )
 def test_bad_words(kind: Callable[[str], object], texts: tuple[str, ...]) -> None:

@@ -75,7 +75,14 @@ def test_the_schema_knows_prefixes(text: str, fits: bool) -> None:  # noqa: FBT0
 
 @pytest.mark.parametrize(
     ("text", "fits"),
-    [("10.0.0.0/8", True), ("fd00::/48", True), ("::/0", True), ("fd00::/129", False), ("fd00::", False), ("f/4", False)],
+    [
+        ("10.0.0.0/8", True),
+        ("fd00::/48", True),
+        ("::/0", True),
+        ("fd00::/129", False),
+        ("fd00::", False),
+        ("f/4", False),
+    ],
 )
 def test_the_schema_knows_prefixes_of_both_versions(text: str, fits: bool) -> None:  # noqa: FBT001 - a table of cases
     """Routes have prefixes of IPv4 or of IPv6."""

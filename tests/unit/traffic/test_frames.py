@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from testbed.traffic.flows import FlowKey, Transport
-from testbed.traffic.frames import TCP_ACK, TCP_SYN, FlowIndex, Frames, headers
+from testbed.traffic.frames import TCP_ACK, TCP_SYN, FlowIndex, Frames, address_number, headers
 
 
 def captured(*packets: Packet | bytes, snapshot: int = 160) -> Frames:
@@ -41,6 +42,34 @@ def test_headers_of_tcp_and_udp() -> None:
     assert found.destination_port.tolist() == [65535, 53]
     assert found.tcp_flags.tolist() == [TCP_SYN | TCP_ACK, 0]
     assert found.payload.tolist() == [14 + 20 + 24, 14 + 28 + 8]
+
+
+def test_ipv6_among_ipv4() -> None:
+    """Both versions are read side by side; an IPv6 address is one number, and no IPv4 address has it."""
+    addresses = IPv6(src="fd00:1::4", dst="fd00:2::4")
+    syn = ETHERNET / addresses / TCP(sport=1, dport=65535, flags="S")
+    ipv4 = ETHERNET / ADDRESSES / UDP(sport=3, dport=4) / Raw(b"abcdefgh")
+    datagram = ETHERNET / IPv6(src="fd00:2::4", dst="fd00:1::4") / UDP(sport=53, dport=20) / Raw(b"abc")
+    fragment = ETHERNET / addresses / IPv6ExtHdrFragment(offset=4) / Raw(bytes(64))
+    found = headers(captured(syn, ipv4, datagram, fragment, ETHERNET / addresses / ICMPv6EchoRequest()))
+    assert found.row.tolist() == [0, 1, 2]
+    assert found.protocol.tolist() == [6, 17, 17]
+    one, other = address_number("fd00:1::4"), address_number("fd00:2::4")
+    assert found.source.tolist() == [one, 0x0A010004, other]
+    assert found.destination.tolist() == [other, 0x0A020004, one]
+    assert found.source_port.tolist() == [1, 3, 53]
+    assert found.tcp_flags.tolist() == [TCP_SYN, 0, 0]
+    assert found.payload.tolist() == [14 + 40 + 20, 14 + 20 + 8, 14 + 40 + 8]
+    assert len({one, other, 0x0A010004}) == 3
+    assert min(one, other) >= 2**32
+    keys = [FlowKey(Transport.TCP, "fd00:1::4", 1, 65535), FlowKey(Transport.UDP, "fd00:1::4", 20, 53)]
+    keys.append(FlowKey(Transport.UDP, "10.1.0.4", 3, 4))
+    matches = FlowIndex(keys).match(found)
+    assert sorted(zip(matches.place.tolist(), matches.flow.tolist(), matches.forward.tolist(), strict=True)) == [
+        (0, 0, True),
+        (1, 2, True),
+        (2, 1, False),
+    ]
 
 
 def test_what_is_not_a_whole_tcp_or_udp_header_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
@@ -24,9 +26,9 @@ ETHERNET = bytes.fromhex("123456789abc020000000001")
 def rebuilt(frame: bytes) -> bytes:
     """The frame as scapy builds it when it has to compute every checksum and length itself."""
     packet = Ether(frame)
-    for layer in (IP, TCP, UDP, ICMP):
+    for layer in (IP, IPv6, TCP, UDP, ICMP):
         if layer in packet:
-            for name in ("chksum", "len"):
+            for name in ("chksum", "len", "plen"):
                 if name in packet[layer].fields:
                     del packet[layer].fields[name]
     return bytes(packet)
@@ -48,7 +50,9 @@ def columns(template: Template) -> st.SearchStrategy[dict[str, list[int]]]:
     )
 
 
-@pytest.mark.parametrize("build", [tcp_syn, udp_datagram, icmp_echo])
+@pytest.mark.parametrize(
+    "build", [tcp_syn, udp_datagram, icmp_echo, partial(tcp_syn, version=6), partial(udp_datagram, version=6)]
+)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_every_patched_frame_equals_scapys(build: Callable[[bytes], Template], data: st.DataObject) -> None:
