@@ -66,7 +66,8 @@ def _headers(version: int, flags: str = "") -> Packet:
     from scapy.layers.l2 import Ether
 
     below = IP(src="0.0.0.0", dst="0.0.0.0", flags=flags) if version == 4 else IPv6(src="::", dst="::")
-    return Ether(type=_ETHERTYPES[version]) / below
+    nobody = "00:00:00:00:00:00"  # or scapy would ask for the neighbour
+    return Ether(src=nobody, dst=nobody, type=_ETHERTYPES[version]) / below
 
 
 def tcp_syn(ethernet: bytes = bytes(12), version: int = 4) -> Template:
