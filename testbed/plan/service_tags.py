@@ -59,7 +59,7 @@ def virtual_network_tag(topology: Topology, interface: NetworkInterface) -> tupl
     for peer in peers(topology, here.name):
         prefixes += networks[peer].address_space
     prefixes += [route.address_prefix for route in tables.get(subnet.route_table or "", ())]
-    return _outermost(prefixes)
+    return _outermost([each for each in prefixes if isinstance(each, IPv4Network)])
 
 
 def _on_premises(_topology: Topology, _virtual_network: str) -> tuple[IPv4Network, ...]:
