@@ -1,6 +1,7 @@
 """The nftables backend: the owner map and the eligible set of each rule, changed in one transaction.
 
-The rules around them are the fabric's (:mod:`testbed.plan.ruleset`); the table is ``ip testbed``.
+The rules around them are the fabric's (:mod:`testbed.plan.ruleset`); the tables are ``ip testbed``
+and, for rules of IPv6, ``ip6 testbed``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from testbed.balancer.base import MemberCounters, Update
 from testbed.balancer.preference import NOBODY, PreferenceTable
 from testbed.kernel.nft_elements import Elements, NftSocket
+from testbed.plan.ruleset.context import balancer_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLE", "NftablesBackend", "elements", "preference_table", "read_eligible"]
 
-#: The fabric's own table.
+#: The fabric's own table, in each family.
 TABLE = "testbed"
 
 
@@ -44,21 +46,22 @@ def _fill(rule: Rule, eligible: frozenset[int]) -> str:
         return ""
     owners = preference_table(rule).owners(present)
     owned = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
+    table = balancer_table(rule.version)
     return (
-        f"add element ip {TABLE} {rule.owner_map} {{ {owned} }}\n"
-        f"add element ip {TABLE} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
+        f"add element {table} {rule.owner_map} {{ {owned} }}\n"
+        f"add element {table} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
     )
 
 
-def read_eligible(rule: int) -> frozenset[int]:
+def read_eligible(rule: Rule) -> frozenset[int]:
     """Members that the kernel takes as eligible for a rule now.
 
     Raises:
         LabError: The rule is not in the kernel.
     """
-    socket = NftSocket(TABLE)
+    socket = NftSocket(TABLE, rule.version)
     try:
-        return socket.elements(f"eligible_{rule}")
+        return socket.elements(f"eligible_{rule.id}")
     finally:
         socket.close()
 
@@ -68,17 +71,18 @@ class NftablesBackend:
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self._rules = {rule.id: rule for rule in rules}
-        self._socket = NftSocket(TABLE)
+        self._sockets = {version: NftSocket(TABLE, version) for version in sorted({each.version for each in rules})}
         self._tables = {rule.id: preference_table(rule) for rule in rules}
         self._eligible = {rule.id: self._read(rule.id) for rule in rules}
         self._owners = {number: table.owners(self._eligible[number]) for number, table in self._tables.items()}
 
     def _read(self, rule: int) -> frozenset[int]:
-        return self._socket.elements(f"eligible_{rule}")
+        return self._sockets[self._rules[rule].version].elements(f"eligible_{rule}")
 
     def close(self) -> None:
-        """Give the netlink socket back."""
-        self._socket.close()
+        """Give the netlink sockets back."""
+        for each in self._sockets.values():
+            each.close()
 
     def eligible(self) -> Mapping[int, frozenset[int]]:
         """Per rule, the eligible members, read from the kernel."""
@@ -93,7 +97,7 @@ class NftablesBackend:
         start = time.perf_counter()
         before, now = self._owners[rule], self._tables[rule].owners(eligible)
         moved = np.flatnonzero(before != now).astype(np.uint32)
-        self._socket.commit(self._changes(rule, moved, before, now, eligible))
+        self._sockets[self._rules[rule].version].commit(self._changes(rule, moved, before, now, eligible))
         self._owners[rule], self._eligible[rule] = now, eligible
         return Update(rule, eligible, len(moved), (time.perf_counter() - start) * 1000)
 
@@ -120,6 +124,8 @@ class NftablesBackend:
 
     def counters(self) -> Mapping[int, MemberCounters]:
         """Flows and packets per member since the table was loaded."""
-        packets = self._socket.counters()
+        packets: dict[str, int] = {}
+        for each in self._sockets.values():
+            packets |= each.counters()
         members = {member.id for rule in self._rules.values() for member in rule.members}
         return {each: MemberCounters(packets[f"flows_{each}"], packets[f"packets_{each}"]) for each in members}

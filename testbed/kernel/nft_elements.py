@@ -100,10 +100,14 @@ def _find(data: bytes, *kinds: int) -> bytes:
 
 
 class NftSocket:
-    """A netlink socket to the nftables of the namespace where it is made, for one table of family ``ip``."""
+    """A netlink socket to the nftables of the namespace where it is made, for one table.
 
-    def __init__(self, table: str) -> None:
+    Its family is that of an IP version: ``ip`` or ``ip6``.
+    """
+
+    def __init__(self, table: str, version: int = 4) -> None:
         self._table = table
+        self._family = socket.AF_INET if version == 4 else socket.AF_INET6
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 21)  # SO_RCVBUFFORCE
         self._socket.bind((0, 0))
@@ -142,7 +146,7 @@ class NftSocket:
                 values = None if change.values is None else change.values[part]
                 elements = attribute(3 | NESTED, _records(change.keys[part], values))
                 payload = names + elements
-                messages.append(_message(kind, flags, len(messages) + 1, payload, family=socket.AF_INET))
+                messages.append(_message(kind, flags, len(messages) + 1, payload, family=self._family))
         return messages
 
     def elements(self, name: str) -> frozenset[int]:
@@ -173,7 +177,7 @@ class NftSocket:
 
     def _dump(self, kind: int, asked: bytes, what: str) -> list[bytes]:
         flags = _REQUEST | _DUMP
-        self._socket.send(_message(_SUBSYSTEM << 8 | kind, flags, 1, asked, family=socket.AF_INET))
+        self._socket.send(_message(_SUBSYSTEM << 8 | kind, flags, 1, asked, family=self._family))
         payloads = []
         for answer, payload in self._answers(None):
             if answer == _ERROR and (problem := self._problem(payload)):

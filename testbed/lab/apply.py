@@ -12,7 +12,8 @@ from testbed.lab import controller, daemons
 from testbed.lab.state import Running
 from testbed.plan import objects
 from testbed.plan.describe import title
-from testbed.plan.replacement import BALANCER_TABLE, replacement
+from testbed.plan.replacement import replacement
+from testbed.plan.ruleset.context import balancer_table
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -186,22 +187,25 @@ class Applier:
                 nft.run(nft.replacing(ruleset.text, ruleset.tables))
                 return
             (table,) = ruleset.tables
-            filled = self._eligible_now() if table == BALANCER_TABLE and self._plan.rules else ""
+            filled = self._eligible_now(table)
             there = table in (line.removeprefix("table ") for line in nft.run("list tables").splitlines())
             loaded = self._state.ruleset(table) if there else None
             present = nft.chains((table,)) if there else None
             nft.run(replacement(table, loaded, ruleset.text, filled, present=present))
         self._state.write_ruleset(table, ruleset.text)
 
-    def _eligible_now(self) -> str:
-        """The elements that make the members eligible that are so now; nobody, in a table that is new."""
+    def _eligible_now(self, table: str) -> str:
+        """The elements of a table that make the members eligible that are so now; nobody, in a table that is new."""
+        rules = tuple(rule for rule in self._plan.rules if balancer_table(rule.version) == table)
+        if not rules:
+            return ""
         from testbed.balancer import nftables  # with numpy, which a lab without rules does not need
 
         eligible = {}
-        for rule in self._plan.rules:
+        for rule in rules:
             with suppress(LabError):  # a new rule has nobody yet
-                eligible[rule.id] = nftables.read_eligible(rule.id)
-        return nftables.elements(self._plan.rules, eligible)
+                eligible[rule.id] = nftables.read_eligible(rule)
+        return nftables.elements(rules, eligible)
 
     def _unload(self, ruleset: objects.Ruleset) -> None:
         with namespaces.entered(ruleset.namespace):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from testbed.plan import objects
-from testbed.plan.replacement import BALANCER_TABLE
+from testbed.plan.replacement import BALANCER_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +88,7 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     replacing = {
         each.namespace
         for each in wanted
-        if isinstance(each, objects.Ruleset) and each.tables == (BALANCER_TABLE,) and each not in have
+        if isinstance(each, objects.Ruleset) and each.tables[0] in BALANCER_TABLES.values() and each not in have
     }
     # The controller writes to the balancer's table: it must not run while that is replaced.
     controllers = [each for each in have if isinstance(each, objects.Controller) and each.namespace in replacing]

@@ -94,7 +94,7 @@ def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], b
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
     """From whom the packet goes on: the live flow's member, or the first one that a new flow can get."""
-    eligible = read_eligible(rule.id)
+    eligible = read_eligible(rule)
     return _live(rule, wanted) or next((member.id for member in rule.members if member.id in eligible), None)
 
 
@@ -115,5 +115,5 @@ def _live(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> i
 
 
 def _candidates(rule: Rule) -> tuple[str, ...]:
-    eligible = read_eligible(rule.id)
+    eligible = read_eligible(rule)
     return tuple(member.machine for member in rule.members if member.id in eligible)

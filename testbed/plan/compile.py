@@ -55,14 +55,11 @@ def compile_plan(
     interfaces = tuple(each for machine in machines for each in machine.network_interfaces)
     rules = tuple(_rules(topology, interfaces, numbers))
     versions = (4, 6) if any(each.ipv6 for each in interfaces) else (4,)
-    network = _network(topology, interfaces, rules, numbers)
+    networks = {each: _network(topology, interfaces, rules, numbers, each) for each in versions}
     outside = _internet(topology, lab, numbers)
-    link = _internet_link(topology, network, outside, numbers)
+    link = _internet_link(topology, networks[4], outside, numbers)
     everyone = (*machines, outside) if outside else machines
     server = dhcp(fabric, machines, MTU)
-    described = Fabric(
-        network, interfaces, rules, link, topology.time_scale, topology.switches, dhcp=server is not None
-    )
     made: list[objects.KernelObject] = [objects.Namespace(fabric)]
     around = Surroundings(topology, lab, state_directory, folder, images)
     made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
@@ -72,12 +69,21 @@ def compile_plan(
     made.append(objects.Route(fabric, MAIN_TABLE, "0.0.0.0/0", link="lo"))
     for each in everyone:
         made += machine_objects(fabric, lab, each)
-    for version in versions:
+    for version, network in networks.items():
         own = _of_version(interfaces, version)
-        way_out = outside if version == 4 else None
-        made += fabric_routes(fabric, _network(topology, interfaces, rules, numbers, version), own, way_out, numbers)
+        made += fabric_routes(fabric, network, own, outside if version == 4 else None, numbers)
     made += steering(fabric, rules)
-    made.append(objects.Ruleset(fabric, ("ip testbed",), fabric_ruleset(described)))
+    for version, network in networks.items():
+        described = Fabric(
+            network,
+            _of_version(interfaces, version),
+            tuple(each for each in rules if each.version == version),
+            link if version == 4 else None,
+            topology.time_scale,
+            topology.switches,
+            dhcp=server is not None and version == 4,
+        )
+        made.append(objects.Ruleset(fabric, (described.table,), fabric_ruleset(described)))
     if securities := effective_security(topology, interfaces):
         known = interface_numbers(interfaces, numbers)
         text = security_ruleset(securities, known, topology.time_scale)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["BALANCER_TABLE", "chains", "declared", "replacement"]
+__all__ = ["BALANCER_TABLE", "BALANCER_TABLES", "chains", "declared", "replacement"]
 
 BALANCER_TABLE = "ip testbed"
+#: By IP version.
+BALANCER_TABLES = {4: BALANCER_TABLE, 6: "ip6 testbed"}
 _DECLARATION = re.compile(r"^  (chain|map|set|counter|ct timeout) (\w+) \{", re.MULTILINE)
 #: Maps with fixed elements: they are filled anew, because an element cannot be changed in place.
 _FIXED = ("flows", "packets")

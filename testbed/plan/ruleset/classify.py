@@ -10,6 +10,7 @@ from testbed.plan.numbers import INTERNET_ZONE, balance_mark, table_mark
 from testbed.plan.ruleset.balance import FLOW_BACK
 from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.plan.ruleset.text import block
+from testbed.plan.ruleset.versions import neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ def classify(fabric: Fabric) -> list[str]:
     rules = [
         "type filter hook prerouting priority raw; policy accept;",
         *(["ip daddr 255.255.255.255 udp dport 67 notrack accept"] if fabric.dhcp else []),
+        *neighbours(fabric, "notrack accept"),
         f"iifname vmap {{ {', '.join(senders)} }}",
         'iifname != "lo" drop comment "not a cable of this lab"',
     ]
@@ -56,8 +58,10 @@ def _fates(fabric: Fabric, view: SubnetView) -> list[str]:
         + (f"zone_{each.target.rule.id}" if isinstance(each.target, ToRule) else "zone_internet")
         for each in _without(fabric.intervals[view.key], IPv4Address(PROBE_SOURCE))
     ]
-    fates.append(f"{PROBE_SOURCE} : goto platform")
-    return [f"meta mark set {table_mark(view.number):#010x}", f"ip daddr vmap {{ {', '.join(fates)} }}"]
+    if fabric.version == 4:  # the platform of IPv6 is link-local
+        fates.append(f"{PROBE_SOURCE} : goto platform")
+    told_apart = [f"ip daddr vmap {{ {', '.join(fates)} }}"] if fates else []
+    return [f"meta mark set {table_mark(view.number):#010x}", *told_apart]
 
 
 def from_subnet(fabric: Fabric, view: SubnetView) -> list[str]:
@@ -102,10 +106,10 @@ def _balanced_prefixes(fabric: Fabric, rule: Rule) -> list[str]:
 def _without(intervals: tuple[Interval, ...], address: IPv4Address) -> Iterator[Interval]:
     """The intervals, less one address: elements of a map must not overlap."""
     for each in intervals:
-        if not each.first <= address <= each.last:
+        if each.first.version != address.version or not int(each.first) <= int(address) <= int(each.last):
             yield each
             continue
-        if each.first < address:
+        if each.first != address:
             yield Interval(each.first, address - 1, each.target)
-        if address < each.last:
+        if each.last != address:
             yield Interval(address + 1, each.last, each.target)

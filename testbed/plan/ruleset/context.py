@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from testbed.plan.replacement import BALANCER_TABLES
+
 if TYPE_CHECKING:
     from testbed.plan.model import NetworkInterface, Rule
     from testbed.plan.network import Interval, Network, SubnetView
     from testbed.topology.switches import Switches
 
-__all__ = ["PROBE_SOURCE", "PROBE_SOURCE_IPV6", "Fabric", "InternetLink", "idle_seconds"]
+__all__ = ["PROBE_SOURCE", "PROBE_SOURCE_IPV6", "Fabric", "InternetLink", "balancer_table", "idle_seconds"]
 
 #: Source of all health probes, and the platform's own address ("What is IP address 168.63.129.16?").
 PROBE_SOURCE = "168.63.129.16"
@@ -32,7 +34,10 @@ class InternetLink:
 
 @dataclass(frozen=True)
 class Fabric:
-    """A lab as its fabric's rules see it; with ``dhcp`` they let in what asks for an address."""
+    """A lab as its fabric's rules for one IP version see it; with ``dhcp`` they let in what asks for an address.
+
+    ``interfaces``, ``rules`` and ``network`` are those of the version; the internet is IPv4 only.
+    """
 
     network: Network
     interfaces: tuple[NetworkInterface, ...]
@@ -49,6 +54,21 @@ class Fabric:
     def __post_init__(self) -> None:
         object.__setattr__(self, "subnets", {view.key: view for view in self.network.subnets})
         object.__setattr__(self, "intervals", {view.key: self.network.intervals(view) for view in self.network.subnets})
+
+    @property
+    def version(self) -> int:
+        """Of IP: 4 or 6."""
+        return self.network.version
+
+    @property
+    def table(self) -> str:
+        """Family and name of the table that holds the rules."""
+        return balancer_table(self.version)
+
+
+def balancer_table(version: int) -> str:
+    """The table of the fabric that balances an IP version."""
+    return BALANCER_TABLES[version]
 
 
 def idle_seconds(rule: Rule, time_scale: float) -> int:

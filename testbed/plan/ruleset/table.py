@@ -12,6 +12,9 @@ A packet's way through table ``ip testbed``, all of it on prerouting:
 The destination of what is addressed to a frontend without floating IP is rewritten when the member is chosen, and
 the source of the answers as soon as they come from the member's cable, before anything else looks at them: as
 Azure's virtual switch does on the member's host. That is stateless but for a table of the flows it was done for.
+
+A lab with IPv6 has ``table ip6 testbed`` beside it, with the same rules for its IPv6 addresses and frontends. Numbers
+(marks, zones, routing tables) mean the same in both.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from testbed.plan.ruleset.balance import balance, counters, rule_chains, rule_ob
 from testbed.plan.ruleset.classify import classify, from_member, from_subnet
 from testbed.plan.ruleset.local import local
 from testbed.plan.ruleset.text import block
+from testbed.plan.ruleset.versions import in_words_of
 
 if TYPE_CHECKING:
     from testbed.plan.ruleset.context import Fabric
@@ -31,7 +35,7 @@ __all__ = ["fabric_ruleset"]
 
 
 def fabric_ruleset(fabric: Fabric) -> str:
-    """The text that defines ``table ip testbed`` of a fabric."""
+    """The text that defines ``table ip testbed`` of a fabric, or ``table ip6 testbed``."""
     lines: list[str] = []
     for rule in fabric.rules:
         lines += rule_objects(rule)
@@ -47,6 +51,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     for rule in fabric.rules:
         lines += rule_chains(fabric, rule)
     lines += local(fabric)
+    lines = in_words_of(fabric.version, lines)
     # An empty chain names the version, so that what is loaded can be told from what should be.
     version = blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()
-    return "\n".join(["table ip testbed {", *lines, *block(f"chain version_{version}", []), "}", ""])
+    return "\n".join([f"table {fabric.table} {{", *lines, *block(f"chain version_{version}", []), "}", ""])
