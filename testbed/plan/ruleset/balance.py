@@ -6,21 +6,14 @@ from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
 from testbed.plan.ruleset.context import idle_seconds
+from testbed.plan.ruleset.rewriting import rewritten_flows, take_over
 from testbed.plan.ruleset.text import block, elements
 
 if TYPE_CHECKING:
     from testbed.plan.model import Rule
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["FLOW_BACK", "balance", "counters", "rule_chains", "rule_objects", "timeouts"]
-
-#: Rewritten flows one member can have at a time; a full table drops new ones.
-_REWRITTEN_FLOWS = 262_144
-#: A rewritten flow as its packets to the member show it, and the frontend it was addressed to.
-_FLOW_KEY = "ip saddr . meta l4proto . th sport . th dport"
-_FLOW = f"{_FLOW_KEY} : ip daddr"
-#: The same flow as the member's answers show it.
-FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
+__all__ = ["balance", "counters", "rule_chains", "rule_objects", "timeouts"]
 
 
 def rule_objects(rule: Rule) -> list[str]:
@@ -30,10 +23,7 @@ def rule_objects(rule: Rule) -> list[str]:
     """
     lines = block(f"map {rule.owner_map}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"])
     lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
-    for member in rule.members if not rule.enable_floating_ip else ():
-        flows = [f"typeof {_FLOW}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
-        lines += block(f"map frontend_{member.id}", flows)
-    return lines
+    return lines + rewritten_flows(rule)
 
 
 def timeouts(fabric: Fabric) -> list[str]:
@@ -99,7 +89,5 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
         chains = ", ".join(f"{member.id} : goto to_{member.id}" for member in rule.members)
         steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
         for member in rule.members:
-            flow = f"{_FLOW_KEY} timeout {idle_seconds(rule, fabric.time_scale)}s : ip daddr"
-            there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
-            rewriting += block(f"chain to_{member.id}", [there])
+            rewriting += block(f"chain to_{member.id}", [take_over(fabric, rule, member)])
     return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from testbed.plan.network import Interval, ToRule
 from testbed.plan.numbers import INTERNET_ZONE, balance_mark, table_mark
-from testbed.plan.ruleset.balance import FLOW_BACK
 from testbed.plan.ruleset.context import PROBE_SOURCE
+from testbed.plan.ruleset.rewriting import give_back
 from testbed.plan.ruleset.text import block
 from testbed.plan.ruleset.versions import neighbours
 
@@ -79,7 +79,7 @@ def from_member(fabric: Fabric, interface: NetworkInterface) -> list[str]:
     """
     rules = [rule for rule in fabric.rules if interface.member_id in {member.id for member in rule.members}]
     lines = [
-        f"ip saddr {interface.address} ip saddr set {FLOW_BACK} map @frontend_{interface.member_id}"
+        f"ip saddr {interface.address} {give_back(rule, interface.member_id)}"
         for rule in rules
         if not rule.enable_floating_ip
     ]

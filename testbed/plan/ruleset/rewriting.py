@@ -1,0 +1,56 @@
+"""Flows whose destination is rewritten from a frontend to a member: what is kept of them, so that answers find back.
+
+IPv4: a map per member, from the flow to the frontend. nft 1.0.6 cannot fill a map by a key longer than 16 bytes, so for
+IPv6 it is a set per member and rule: the rule has one frontend.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from testbed.plan.ruleset.context import idle_seconds
+from testbed.plan.ruleset.text import block
+
+if TYPE_CHECKING:
+    from testbed.plan.model import Member, Rule
+    from testbed.plan.ruleset.context import Fabric
+
+__all__ = ["give_back", "rewritten_flows", "take_over"]
+
+#: Rewritten flows one member can have at a time; a full table drops new ones.
+_REWRITTEN_FLOWS = 262_144
+#: A rewritten flow as its packets to the member show it, and as the member's answers do.
+_FLOW = "ip saddr . meta l4proto . th sport . th dport"
+_FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
+
+
+def _set(rule: Rule, member: int) -> str:
+    return f"frontend_{rule.id}_{member}"
+
+
+def rewritten_flows(rule: Rule) -> list[str]:
+    """What holds the flows of a rule's members."""
+    lines: list[str] = []
+    for member in rule.members if not rule.enable_floating_ip else ():
+        kind, name, value = ("map", f"frontend_{member.id}", " : ip daddr")
+        if rule.version == 6:
+            kind, name, value = "set", _set(rule, member.id), ""
+        lines += block(
+            f"{kind} {name}", [f"typeof {_FLOW}{value}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
+        )
+    return lines
+
+
+def take_over(fabric: Fabric, rule: Rule, member: Member) -> str:
+    """Remember the flow, and give the packet the member's address."""
+    flow = f"{_FLOW} timeout {idle_seconds(rule, fabric.time_scale)}s"
+    if rule.version == 6:
+        return f"update @{_set(rule, member.id)} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
+    return f"update @frontend_{member.id} {{ {flow} : ip daddr }} ip daddr set {member.address}"  # noqa: S608
+
+
+def give_back(rule: Rule, member: int) -> str:
+    """Give an answer from the member's own address the frontend's."""
+    if rule.version == 6:
+        return f"{_FLOW_BACK} @{_set(rule, member)} ip saddr set {rule.frontend_address}"
+    return f"ip saddr set {_FLOW_BACK} map @frontend_{member}"
