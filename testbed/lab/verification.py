@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from testbed.lab.status import LabStatus
     from testbed.plan.model import Plan, Rule
+    from testbed.probes.events import Event
     from testbed.topology.model import Topology
     from testbed.traffic.failover import FailoverMeasurement
     from testbed.traffic.flows import Pair
@@ -156,13 +157,11 @@ class _Verification:
     def _judge(self, measured: FailoverMeasurement, machine: str, bound: float, after: int) -> Check:
         happened = read(State(self.plan.lab).directory)[after:]
         detected = [
-            each.time
+            each
             for each in happened
             if each.event == "health" and each.fields["machine"] == machine and not each.fields["healthy"]
         ]
-        programmed = [
-            each.time for each in happened if each.event == "update" and machine not in each.fields["eligible"]
-        ]
+        programmed = [each for each in happened if each.event == "update" and machine not in each.fields["eligible"]]
         kind = self.options.fault
         rules = [rule for rule in self.rules if machine in {member.machine for member in rule.members}]
         eligible = _eligible_names(read_status(self.plan))
@@ -176,8 +175,8 @@ class _Verification:
         )
         return judge_failover(
             measured,
-            detected_at=min(detected, default=None),
-            programmed_at=min(programmed, default=None),
+            detected_at=_when_all(rules, detected),
+            programmed_at=_when_all(rules, programmed),
             expected=expected,
         )
 
@@ -186,6 +185,16 @@ class _Verification:
         starts = _STARTS[self.plan.machine(machine).runtime]
         patience = max(_SETTLE_SLACK, self.plan.scaled(_RECOVERY)) + _SETTLE_SLACK + starts
         wait_until_healthy(self.plan, seconds=patience)
+
+
+def _when_all(rules: Sequence[Rule], happened: Sequence[Event]) -> float | None:
+    """When the last of the rules had its first such event: each is probed by itself. None: one of them never had."""
+    first: dict[str, float] = {}
+    for each in happened:
+        first.setdefault(each.fields["rule"], each.time)
+    times = [first.get(rule.key) for rule in rules if rule.probe]
+    known = [each for each in times if each is not None]
+    return max(known) if known and len(known) == len(times) else None
 
 
 def _eligible(status: LabStatus, rule: Rule) -> set[int]:

@@ -71,7 +71,8 @@ class NamespaceRuntime:
         """End the program, and what of it is in the kernel."""
         namespace = self._place.namespace(machine)
         with namespaces.entered(namespace):
-            sysctl.write("net.ipv4.ip_forward", "0")  # first: what is killed must not outlive itself in the kernel
+            for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+                sysctl.write(key, "0")  # first: what is killed must not outlive itself in the kernel
         processes.end([process] if process else [])
         with namespaces.entered(namespace):
             conntrack.flush()  # a machine that comes back remembers nothing
