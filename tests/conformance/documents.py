@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Any
 
-__all__ = ["ECHO", "FIREWALL", "FRONTEND", "IDLE", "hub_spoke", "machine", "network", "rule", "user_route"]
+__all__ = [
+    "ECHO",
+    "FIREWALL",
+    "FRONTEND",
+    "IDLE",
+    "dual_stack",
+    "hub_spoke",
+    "machine",
+    "network",
+    "rule",
+    "user_route",
+]
 
 Document = dict[str, Any]
 
@@ -103,3 +115,45 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
             machine("web2", "spoke2/workload", "10.2.0.4"),
         ],
     }
+
+
+def dual_stack(document: Document) -> Document:
+    """The same with IPv6 beside IPv4: 10.A.B.C is fd00:0:A:B::C as well, and rules, pools and probes are ``…-v6``."""
+    for each in document["virtual_networks"]:
+        each["address_space"] = [*each["address_space"], f"{_ipv6(each['address_space'][0])}/48"]
+        for subnet in each["subnets"]:
+            prefix = subnet.pop("address_prefix")
+            subnet["address_prefixes"] = [prefix, f"{_ipv6(prefix)}/64"]
+    for table in document["route_tables"]:
+        routes = table["routes"]
+        table["routes"] = routes + [
+            user_route(
+                f"{each['name']}-v6",
+                "::/0" if each["address_prefix"] == "0.0.0.0/0" else f"{_ipv6(each['address_prefix'])}/64",
+                _ipv6(each["next_hop_ip_address"]),
+            )
+            for each in routes
+        ]
+    for balancer in document["load_balancers"]:
+        for key in ("frontend_ip_configurations", "backend_address_pools", "probes", "load_balancing_rules"):
+            balancer[key] = balancer[key] + [_renamed(each) for each in balancer[key]]
+    for each in document["machines"]:
+        for interface in each["network_interfaces"]:
+            pools = [f"{pool}-v6" for pool in interface.get("backend_address_pools", [])]
+            own = {"name": "v6", "private_ip_address": _ipv6(interface["private_ip_address"])}
+            interface["ip_configurations"] = [own | ({"backend_address_pools": pools} if pools else {})]
+    return document
+
+
+_NAMES = ("name", "frontend_ip_configuration", "backend_address_pool", "probe")
+
+
+def _renamed(part: Document) -> Document:
+    twin = part | {key: f"{part[key]}-v6" for key in _NAMES if key in part}
+    return twin | ({"private_ip_address": _ipv6(part["private_ip_address"])} if "private_ip_address" in part else {})
+
+
+def _ipv6(address: str) -> str:
+    """The twin of an IPv4 address, or where a prefix begins."""
+    _, network, subnet, number = address.partition("/")[0].split(".")
+    return str(IPv6Address(f"fd00:0:{network}:{subnet}::{number}"))

@@ -36,7 +36,8 @@ __all__ = ["Lab", "Packet", "Tap", "Timing"]
 
 _OUTGOING = 4  # PACKET_OUTGOING
 _ETH_P_ALL = 0x0003
-_ETH_P_IP = 0x0800
+_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
+_FRAGMENT = 44  # IPv6 extension header
 _SO_RCVBUFFORCE = 33
 
 
@@ -54,7 +55,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Packet:
-    """An IPv4 packet on a machine's network interface; ``sent``: by the machine. Ports are 0 where there are none."""
+    """An IP packet on a machine's network interface; ``sent``: by the machine. Ports are 0 where there are none."""
 
     machine: str
     sent: bool
@@ -66,7 +67,7 @@ class Packet:
     flags: int
     ttl: int
     fragment: int
-    """Offset field with its flags, as on the wire (bytes 6 and 7 of the header)."""
+    """Offset field with its flags, as on the wire (IPv4: bytes 6 and 7 of the header; IPv6: of its fragment header)."""
     raw: bytes
     """The whole packet, from its IP header on."""
 
@@ -78,21 +79,32 @@ class Packet:
 
 
 def _packet(machine: str, sent: bool, data: bytes) -> Packet | None:  # noqa: FBT001 - a column of a table
-    if len(data) < 34 or struct.unpack_from("!H", data, 12)[0] != _ETH_P_IP:
+    kind = struct.unpack_from("!H", data, 12)[0] if len(data) >= 34 else 0
+    if kind == _ETH_P_IP:
+        header = (data[14] & 0x0F) * 4
+        (fragment,) = struct.unpack_from("!H", data, 20)
+        later = bool(fragment & 0x1FFF)
+        ttl, protocol = data[22], data[23]
+        ends = socket.inet_ntoa(data[26:30]), socket.inet_ntoa(data[30:34])
+    elif kind == _ETH_P_IPV6 and len(data) >= 54:
+        header, fragment, later = 40, 0, False
+        protocol, ttl = data[20], data[21]
+        if protocol == _FRAGMENT and len(data) >= 62:
+            protocol, header = data[54], 48
+            (fragment,) = struct.unpack_from("!H", data, 56)
+            later = bool(fragment & 0xFFF8)
+        ends = socket.inet_ntop(socket.AF_INET6, data[22:38]), socket.inet_ntop(socket.AF_INET6, data[38:54])
+    else:
         return None
-    header = (data[14] & 0x0F) * 4
-    (fragment,) = struct.unpack_from("!H", data, 20)
-    ttl, protocol = data[22], data[23]
     ports = (0, 0)
     flags = 0
-    if protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP) and not fragment & 0x1FFF and len(data) >= 18 + header:
+    if protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP) and not later and len(data) >= 18 + header:
         ports = struct.unpack_from("!HH", data, 14 + header)
         flags = data[14 + header + 13] if protocol == socket.IPPROTO_TCP and len(data) > 27 + header else 0
     return Packet(
         machine,
         sent,
-        socket.inet_ntoa(data[26:30]),
-        socket.inet_ntoa(data[30:34]),
+        *ends,
         protocol,
         *ports,
         flags,
@@ -230,10 +242,12 @@ class Lab:
         """Capture on all network interfaces of the machines, both directions. Close it (a context manager)."""
         return Tap(self.plan, machines)
 
-    def open(self, machine: str, kind: socket.SocketKind, port: int = 0, address: str = "") -> socket.socket:
+    def open(
+        self, machine: str, kind: socket.SocketKind, port: int = 0, address: str = "", *, ipv6: bool = False
+    ) -> socket.socket:
         """A socket in a machine's namespace, bound to a port (0: any), with the lab's patience as its timeout."""
         with namespaces.entered(self.plan.machine(machine).namespace):
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.settimeout(self.timing.patience)
         if port or address:
@@ -249,7 +263,7 @@ class Lab:
         Raises:
             OSError: It is refused, or there is no answer (``TimeoutError``).
         """
-        with self.open(machine, socket.SOCK_STREAM, source_port) as connection:
+        with self.open(machine, socket.SOCK_STREAM, source_port, ipv6=":" in address) as connection:
             connection.settimeout(self.timing.patience if seconds is None else seconds)
             connection.connect((address, port))
             yield connection
@@ -283,7 +297,7 @@ class Lab:
 
     def asks(self, machine: str, address: str, port: int = 7, *, source_port: int = 0, text: bytes = b"ask") -> bool:
         """Whether one of a few UDP datagrams is answered by an echo machine; silence is false."""
-        with self.open(machine, socket.SOCK_DGRAM, source_port) as asker:
+        with self.open(machine, socket.SOCK_DGRAM, source_port, ipv6=":" in address) as asker:
             return self.answered(asker, address, port, text)
 
     def answered(self, asker: socket.socket, address: str, port: int = 7, text: bytes = b"ask") -> bool:
