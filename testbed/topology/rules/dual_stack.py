@@ -23,6 +23,7 @@ __all__ = [
     "ipv6_of_the_preview",
     "members_of_a_version",
     "route_versions",
+    "security_groups_are_ipv4",
 ]
 
 
@@ -46,6 +47,17 @@ def further_configurations(draft: Draft) -> Iterator[Finding]:
         if further and isinstance(place.machine.runtime, VirtualMachineRuntime | ExternalRuntime):
             message = "IPv6 of machines with a kernel of their own is not modelled: the lab has no DHCPv6 for them"
             yield draft.error(here, message, fix="use runtime kind namespace or container, or remove it")
+
+
+def security_groups_are_ipv4(draft: Draft) -> Iterator[Finding]:
+    """Network security groups of a lab filter IPv4: nothing passes one unseen."""
+    for place in draft.lookup.interfaces:
+        subnet = draft.lookup.subnet.get(place.interface.subnet)
+        group = place.interface.network_security_group or (subnet and subnet.subnet.network_security_group)
+        if group and place.interface.ip_configurations:
+            message = f"network security group {group!r} filters {place.machine.name}, and filters IPv4 only in a lab"
+            fix = "remove ip_configurations, or the group from the network interface and its subnet"
+            yield draft.error((*place.location, "ip_configurations"), message, fix=fix)
 
 
 def members_of_a_version(draft: Draft) -> Iterator[Finding]:
