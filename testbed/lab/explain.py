@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from testbed.balancer.nftables import read_eligible
+from testbed.balancer.nftables import preference_table, read_eligible
+from testbed.balancer.prediction import pair_bucket
 from testbed.kernel import conntrack, namespaces
 from testbed.plan.compile import network_of
 from testbed.plan.explain import Hop, way
@@ -29,12 +30,14 @@ class ExplainedHop:
     """A hop; at a balancer the member that carries the live flow, and those that a new one can get.
 
     ``blocked``: the security rule that lets no new flow of this kind pass; the way ends there.
+    ``predicted``: the one that a new flow gets, where no ports are hashed.
     """
 
     hop: Hop
     member: str | None
     candidates: tuple[str, ...]
     blocked: Blocked | None = None
+    predicted: str | None = None
 
 
 def explain(
@@ -56,7 +59,8 @@ def explain(
         return ()
     tuple_ = (_PROTOCOLS[protocol], source.address, str(destination), source_port, destination_port)
     with namespaces.entered(plan.fabric):
-        hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _next(rule, tuple_))
+        network = network_of(topology, plan)
+        hops = way(plan, network, source, destination, lambda rule: _next(rule, tuple_), protocol, destination_port)
         packet = Packet(_PROTOCOLS[protocol], IPv4Address(source.address), destination, source_port, destination_port)
         return tuple(_until_blocked(Securities(topology, plan), hops, packet, tuple_))
 
@@ -78,13 +82,21 @@ def _until_blocked(
 def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], blocked: Blocked | None) -> ExplainedHop:
     if hop.rule is None:
         return ExplainedHop(hop, None, (), blocked)
-    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule), blocked)
+    predicted = _name(hop.rule, _predicted(hop.rule, wanted))
+    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule), blocked, predicted)
 
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
-    """From whom the packet goes on: the live flow's member, or the first one that a new flow can get."""
+    """From whom the packet goes on: the live flow's member, the one it would get, or the first that it can get."""
     eligible = read_eligible(rule.id)
-    return _live(rule, wanted) or next((member.id for member in rule.members if member.id in eligible), None)
+    first = next((member.id for member in rule.members if member.id in eligible), None)
+    return _live(rule, wanted) or _predicted(rule, wanted) or first
+
+
+def _predicted(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
+    """The member that a new flow gets, if its hash can be known; None also when nobody is eligible."""
+    bucket = pair_bucket(rule, *wanted[:3])
+    return None if bucket is None else int(preference_table(rule).owners(read_eligible(rule.id))[bucket]) or None
 
 
 def _name(rule: Rule, chosen: int | None) -> str | None:

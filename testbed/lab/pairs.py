@@ -19,14 +19,14 @@ __all__ = ["balanced_pairs"]
 
 
 def balanced_pairs(plan: Plan, network: Network) -> tuple[Pair, ...]:
-    """All balanced pairs of a lab whose two ends answer on every port (program ``echo``).
+    """All pairs of a lab that an HA Ports rule balances and whose two ends answer on every port (program ``echo``).
 
     Transit: client and server are machines, and the route between them names a frontend. Addressed: the pool's
     members answer themselves, and the client addresses the frontend.
     """
     ends = tuple(machine for machine in plan.machines if machine.program == "echo")
     clients = tuple(machine for machine in ends if machine.name != INTERNET)
-    return (*_transit(clients, ends, network), *_addressed(plan, clients, network))
+    return (*_transit(plan, clients, ends, network), *_addressed(plan, clients, network))
 
 
 def _rule(network: Network, source: NetworkInterface, destination: str) -> Rule | None:
@@ -34,14 +34,17 @@ def _rule(network: Network, source: NetworkInterface, destination: str) -> Rule 
         return None
     view = network.subnet(source.virtual_network, source.subnet)
     target = network.target(view, IPv4Address(destination))
-    return target.rule if isinstance(target, ToRule) else None
+    return target.rule("all", None) if isinstance(target, ToRule) else None
 
 
-def _pair(client: NetworkInterface, name: str, address: str, rule: Rule, *, both: bool) -> Pair:
-    return Pair(client.machine, client.namespace, client.address, client.name, name, address, rule.id, both)
+def _pair(plan: Plan, client: NetworkInterface, name: str, address: str, rule: Rule, *, both: bool) -> Pair:
+    """A pair whose flows leave out the ports that other rules of the frontend have."""
+    ports = {each.frontend_port for each in plan.rules if each.frontend_address == rule.frontend_address}
+    others = frozenset(ports - {0})
+    return Pair(client.machine, client.namespace, client.address, client.name, name, address, rule.id, both, others)
 
 
-def _transit(clients: tuple[Machine, ...], ends: tuple[Machine, ...], network: Network) -> Iterator[Pair]:
+def _transit(plan: Plan, clients: tuple[Machine, ...], ends: tuple[Machine, ...], network: Network) -> Iterator[Pair]:
     for machine in clients:
         client = machine.network_interfaces[0]
         for other in ends:
@@ -49,7 +52,7 @@ def _transit(clients: tuple[Machine, ...], ends: tuple[Machine, ...], network: N
             rule = None if other is machine else _rule(network, client, server.address)
             if rule and rule.transit:
                 both = _rule(network, server, client.address) == rule
-                yield _pair(client, other.name, server.address, rule, both=both)
+                yield _pair(plan, client, other.name, server.address, rule, both=both)
 
 
 def _addressed(plan: Plan, clients: tuple[Machine, ...], network: Network) -> Iterator[Pair]:
@@ -62,4 +65,4 @@ def _addressed(plan: Plan, clients: tuple[Machine, ...], network: Network) -> It
             client = machine.network_interfaces[0]
             if machine.name not in members and _rule(network, client, rule.frontend_address) == rule:
                 name = f"{rule.load_balancer}/{rule.frontend}"
-                yield _pair(client, name, rule.frontend_address, rule, both=True)
+                yield _pair(plan, client, name, rule.frontend_address, rule, both=True)

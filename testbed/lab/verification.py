@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbed.balancer.nftables import preference_table
+from testbed.balancer.prediction import pair_bucket
 from testbed.errors import InputError
 from testbed.lab import faults
 from testbed.lab.pairs import balanced_pairs
@@ -97,7 +98,7 @@ class _Verification:
         for rule in self.rules:
             names = {member.id: member.machine for member in rule.members}
             shares = dict.fromkeys(names.values(), 0.0)
-            for number, share in preference_table(rule).shares(_eligible(status, rule)).items():
+            for number, share in _shares(rule, _eligible(status, rule), measured).items():
                 shares[names[number]] = share
             counts = count_per_member(measured, rule.id)
             checks.append(judge_distribution({name: counts.get(name, 0) for name in shares}, shares))
@@ -186,12 +187,23 @@ class _Verification:
         wait_until_healthy(self.plan, seconds=patience)
 
 
+def _shares(rule: Rule, eligible: set[int], measured: SymmetryMeasurement) -> dict[int, float]:
+    """What each member should get of the flows: its buckets' part, or exactly what their addresses choose."""
+    table = preference_table(rule)
+    if rule.hashes_ports:
+        return table.shares(eligible)
+    owners = table.owners(eligible)
+    shares: dict[int, float] = {}
+    for flow in (each.flow for each in measured.observations if each.flow.pair.rule_id == rule.id):
+        bucket = pair_bucket(rule, flow.protocol, flow.pair.client_address, flow.pair.server_address)
+        if bucket is not None and (owner := int(owners[bucket])):
+            shares[owner] = shares.get(owner, 0.0) + 1
+    return shares
+
+
 def _eligible(status: LabStatus, rule: Rule) -> set[int]:
     mine = {member.id for member in rule.members}
-    same = [
-        each for each in status.members if (each.load_balancer, each.frontend) == (rule.load_balancer, rule.frontend)
-    ]
-    return {each.id for each in same if each.eligible and each.id in mine}
+    return {each.id for each in status.members if each.rule == rule.key and each.eligible and each.id in mine}
 
 
 def _eligible_names(status: LabStatus) -> set[str]:

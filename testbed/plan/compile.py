@@ -234,6 +234,10 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                 buckets=4096 if len(members) <= _FEW_MEMBERS else 65536,
                 members=members,
                 probe=_probe(probes[rule.probe]) if rule.probe else None,
+                protocol=rule.protocol.value,
+                frontend_port=rule.frontend_port,
+                backend_port=rule.backend_port,
+                load_distribution=rule.load_distribution.value,
             )
 
 

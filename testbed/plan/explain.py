@@ -45,10 +45,13 @@ def way(
     source: NetworkInterface,
     destination: IPv4Address,
     choose: Callable[[Rule], int | None] = lambda _rule: None,
+    protocol: str = "tcp",
+    port: int | None = None,
 ) -> tuple[Hop, ...]:
     """The hops of a packet.
 
     ``choose`` gives the member (its id) that a balancer has chosen; None: the packet goes on from the first one.
+    ``protocol`` and ``port`` (the destination's; None: any other than those of rules) choose between rules.
     """
     hops: list[Hop] = []
     sender: NetworkInterface | None = source
@@ -56,7 +59,7 @@ def way(
     while sender is not None and len(hops) < _MOST_HOPS:
         loop = (sender.virtual_network, sender.subnet) in seen
         seen.add((sender.virtual_network, sender.subnet))
-        hop, sender = _hop(network, sender, destination, loop=loop)
+        hop, sender = _hop(network, sender, destination, (protocol, port), loop=loop)
         if rule := hop.rule:
             member = _member(plan, rule, choose(rule))
             hop = replace(hop, receiver=member)
@@ -69,34 +72,46 @@ def way(
 
 
 def _hop(
-    network: Network, sender: NetworkInterface, destination: IPv4Address, *, loop: bool
+    network: Network, sender: NetworkInterface, destination: IPv4Address, service: tuple[str, int | None], *, loop: bool
 ) -> tuple[Hop, NetworkInterface | None]:
     view = network.subnet(sender.virtual_network, sender.subnet)
     route = winner(view.routes, destination)
     losers = tuple(each for each in view.routes if each is not route and destination in each.address_prefix)
     target = network.follow(view, route, destination)
-    kind, detail, following = _describe(target, destination)
-    rule = target.rule if isinstance(target, ToRule) else None
+    kind, detail, following = _describe(target, destination, service)
+    rule = target.rule(*service) if isinstance(target, ToRule) else None
     receiver = target.network_interface if isinstance(target, ToNetworkInterface) else None
     return Hop(sender.machine, sender.address, route, losers, kind, detail, rule, loop, receiver), following
 
 
-def _describe(target: Target, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:
+def _describe(
+    target: Target, destination: IPv4Address, service: tuple[str, int | None]
+) -> tuple[str, str, NetworkInterface | None]:
     match target:
         case ToNetworkInterface(interface) if interface.address == str(destination):
             return "delivered", f"to {interface.machine} ({interface.address})", None
         case ToNetworkInterface(interface):
             return "appliance", f"to {interface.machine} ({interface.address}), which forwards it", interface
-        case ToRule(rule):
-            frontend = f"{rule.load_balancer}/{rule.frontend} ({rule.frontend_address})"
-            if str(destination) == rule.frontend_address:
-                how = "unchanged" if rule.enable_floating_ip else "rewritten to the member's address"
-                return "balancer", f"frontend {frontend}, rule {rule.name}: destination {how}", None
-            return "balancer", f"frontend {frontend}, rule {rule.name}: in transit", None
+        case ToRule():
+            return (*_describe_frontend(target, destination, service), None)
         case ToInternet():
             return "internet", "leaves the trusted space", None
         case Drop(reason):
             return "dropped", reason, None
+
+
+def _describe_frontend(target: ToRule, destination: IPv4Address, service: tuple[str, int | None]) -> tuple[str, str]:
+    first, rule = target.rules[0], target.rule(*service)
+    frontend = f"{first.load_balancer}/{first.frontend} ({first.frontend_address})"
+    if rule is None:
+        covered = ", ".join(f"{each.protocol.lower()} {each.frontend_port}" for each in target.rules)
+        asked = service[0] if service[1] is None else f"{service[0]} port {service[1]}"
+        return "dropped", f"frontend {frontend} has no rule for {asked}, only for {covered}"
+    if str(destination) != rule.frontend_address:
+        return "balancer", f"frontend {frontend}, rule {rule.name}: in transit"
+    how = "unchanged" if rule.enable_floating_ip else "rewritten to the member's address"
+    how += f" and port {rule.rewritten_port}" if rule.rewritten_port else ""
+    return "balancer", f"frontend {frontend}, rule {rule.name}: destination {how}"
 
 
 def _member(plan: Plan, rule: Rule, chosen: int | None) -> NetworkInterface | None:

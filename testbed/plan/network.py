@@ -37,9 +37,15 @@ class ToNetworkInterface:
 
 @dataclass(frozen=True, slots=True)
 class ToRule:
-    """Handed to the balancer."""
+    """Handed to the balancer: to one of the rules of a frontend, or to none."""
 
-    rule: Rule
+    rules: tuple[Rule, ...]
+
+    def rule(self, protocol: str, port: int | None) -> Rule | None:
+        """The rule that covers a packet: its own port's (``tcp`` or ``udp``) before that of all ports."""
+        own = (protocol, port)
+        exact = (each for each in self.rules if (each.protocol.lower(), each.frontend_port) == own)
+        return next(exact, None) or next((each for each in self.rules if each.ha_ports), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,10 @@ class Network:
     ) -> None:
         self._peers = {each.name: peers(topology, each.name) for each in topology.virtual_networks}
         self._interfaces = {(each.virtual_network, each.address): each for each in interfaces}
-        self._rules = {(each.virtual_network, each.frontend_address): each for each in rules}
+        self._rules: dict[tuple[str, str], tuple[Rule, ...]] = {}
+        for rule in rules:
+            frontend = (rule.virtual_network, rule.frontend_address)
+            self._rules[frontend] = (*self._rules.get(frontend, ()), rule)
         self.internet = topology.internet is not None
         self.subnets = tuple(
             SubnetView(
@@ -118,8 +127,8 @@ class Network:
 
     def _at(self, networks: tuple[str, ...], address: IPv4Address) -> ToNetworkInterface | ToRule | None:
         for name in networks:
-            if rule := self._rules.get((name, str(address))):
-                return ToRule(rule)
+            if rules := self._rules.get((name, str(address))):
+                return ToRule(rules)
             if interface := self._interfaces.get((name, str(address))):
                 return ToNetworkInterface(interface)
         return None

@@ -204,11 +204,11 @@ class LoadBalancingRule(Document):
     name: Name
     """Unique in its load balancer."""
     protocol: TransportProtocol
-    """``Tcp`` and ``Udp`` (single ports) are not modelled yet."""
+    """``Tcp`` and ``Udp`` cover one port."""
     frontend_port: Annotated[int, Field(ge=0, le=65534)]
     """0 stands for every port."""
     backend_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """0 keeps the port."""
+    """0 with frontend port 0: every port is kept."""
     frontend_ip_configuration: Name
     """Name of a frontend of this load balancer."""
     backend_address_pool: Name
@@ -218,7 +218,7 @@ class LoadBalancingRule(Document):
     enable_floating_ip: bool = False
     """Direct server return: packets reach the member with the frontend as their destination."""
     load_distribution: LoadDistribution = LoadDistribution.DEFAULT
-    """What chooses the member; only ``Default`` (addresses, ports, protocol) is modelled yet."""
+    """What chooses the member: ``Default`` addresses, ports and protocol; the others no ports, or addresses only."""
     idle_timeout_in_minutes: Annotated[int, Field(ge=4, le=100)] = 4
     """TCP flows that were silent for longer are forgotten."""
     enable_tcp_reset: bool = False
@@ -233,7 +233,7 @@ class LoadBalancer(Document):
     sku: Sku = Sku.STANDARD
     """HA Ports needs ``Standard``."""
     frontend_ip_configurations: tuple[FrontendIPConfiguration, ...] = ()
-    """Each holds at most one HA Ports rule."""
+    """Each holds at most one HA Ports rule, and rules for single ports."""
     backend_address_pools: tuple[BackendAddressPool, ...] = ()
     """Members join them from their network interfaces."""
     probes: tuple[Probe, ...] = ()
