@@ -240,6 +240,11 @@ class Lab:
             made.bind((address, port))
         return made
 
+    def open_raw(self, machine: str) -> socket.socket:
+        """A socket in a machine's namespace that sends whole IPv4 packets."""
+        with namespaces.entered(self.plan.machine(machine).namespace):
+            return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
     @contextmanager
     def tcp(
         self, machine: str, address: str, port: int = 80, *, source_port: int = 0, seconds: float | None = None
