@@ -144,7 +144,15 @@ def application(members: int = 2, *, rules: list[Document] | None = None, floati
                 "name": "ilb",
                 "frontend_ip_configurations": [{"name": "fe", "subnet": "net/lb", "private_ip_address": APP_FRONTEND}],
                 "backend_address_pools": [{"name": "apps"}],
-                "probes": [{"name": "health", "protocol": "Tcp", "port": 9000, "interval_in_seconds": 5}],
+                "probes": [
+                    {
+                        "name": "health",
+                        "protocol": "Http",
+                        "port": 9000,
+                        "request_path": "/health",
+                        "interval_in_seconds": 5,
+                    }
+                ],
                 "load_balancing_rules": rules or [rule(pool="apps", enable_floating_ip=floating)],
             }
         ],
