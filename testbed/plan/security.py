@@ -201,7 +201,9 @@ class Securities:
             return None
         rule = hop.rule
         if rule and not rule.enable_floating_ip and str(packet.destination) == rule.frontend_address:
-            packet = replace(packet, destination=IPv4Address(hop.receiver.address))  # rewritten before it comes there
+            port = rule.rewritten_port or packet.destination_port
+            here = IPv4Address(hop.receiver.address)
+            packet = replace(packet, destination=here, destination_port=port)  # rewritten before it comes there
         return there.verdict(INBOUND, packet)
 
 
