@@ -99,14 +99,19 @@ def _hop(
     return Hop(sender.machine, sender.address, route, losers, kind, detail, rule, loop), receiver, following
 
 
+def _arrival(interface: NetworkInterface, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:
+    to = f"to {interface.machine} ({interface.address})"
+    if interface.on_premises:
+        return "on-premises", f"{to}, behind the gateway in {interface.virtual_network}", None
+    if interface.address == str(destination):
+        return "delivered", to, None
+    return "appliance", f"{to}, which forwards it", interface
+
+
 def _describe(target: Target, destination: IPv4Address) -> tuple[str, str, NetworkInterface | None]:
     match target:
-        case ToNetworkInterface(interface) if interface.address == str(destination):
-            return "delivered", f"to {interface.machine} ({interface.address})", None
-        case ToNetworkInterface(interface) if interface.on_premises:
-            return "on-premises", f"to {interface.machine}, behind the gateway in {interface.virtual_network}", None
         case ToNetworkInterface(interface):
-            return "appliance", f"to {interface.machine} ({interface.address}), which forwards it", interface
+            return _arrival(interface, destination)
         case ToRule(rule):
             frontend = f"{rule.load_balancer}/{rule.frontend} ({rule.frontend_address})"
             if str(destination) == rule.frontend_address:

@@ -175,19 +175,21 @@ class Network:
         """Where a packet for ``address`` goes when ``route`` decides."""
         if route is None:
             return Drop("no route")
+        hop: ToNetworkInterface | ToRule | None = None
+        reason = f"next hop type {route.next_hop_type}"
         match route.next_hop_type:
             case "VnetLocal" | "VNetPeering" if route.virtual_network:
-                return self._at((route.virtual_network,), address) or Drop(f"nothing has the address {address}")
+                hop, reason = self._at((route.virtual_network,), address), f"nothing has the address {address}"
             case "VirtualAppliance" if route.next_hop_ip_address:
                 hop = self._at(self.reachable(view.virtual_network), route.next_hop_ip_address)
-                return hop or Drop(f"next hop {route.next_hop_ip_address} has no machine or rule")
+                reason = f"next hop {route.next_hop_ip_address} has no machine or rule"
             case "VirtualNetworkGateway" if route.virtual_network:
-                return self._outside(route.virtual_network, address) or Drop(f"no local network has {address}")
+                hop, reason = self._outside(route.virtual_network, address), f"no local network has {address}"
             case "Internet" if view.name == GATEWAY_SUBNET:
-                return Drop("a gateway sends nothing to the internet")
+                reason = "a gateway sends nothing to the internet"
             case "Internet":
                 return ToInternet() if self.internet else Drop("the lab has no internet")
-        return Drop(f"next hop type {route.next_hop_type}")
+        return hop or Drop(reason)
 
     def target(self, view: SubnetView, address: IPv4Address) -> Target:
         """Where a packet for ``address`` goes when a network interface of this subnet sends it."""

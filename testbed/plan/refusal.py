@@ -6,16 +6,16 @@ The same checks as :mod:`testbed.plan.ruleset.interfaces` writes for the kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from ipaddress import IPv4Address
 
     from testbed.plan.model import NetworkInterface, Rule
     from testbed.plan.network import Network
 
-__all__ = ["RECEIVED_FOR_OTHERS", "SENT_FOR_OTHERS", "NOT_FORWARDED", "Refusal", "own_addresses", "refused"]
+__all__ = ["NOT_FORWARDED", "RECEIVED_FOR_OTHERS", "SENT_FOR_OTHERS", "Refusal", "own_addresses", "refused"]
 
 #: The kernel's sets of who lost packets: cables (fabric ends) with a counter, the last one pairs of them.
 SENT_FOR_OTHERS = "sent_for_others"

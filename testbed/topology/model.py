@@ -138,7 +138,7 @@ class Route(Document):
     address_prefix: Prefix
     """Destinations, in CIDR notation. The longest prefix wins; on equal ones this beats system routes."""
     next_hop_type: NextHopType
-    """``VirtualNetworkGateway`` needs one, in the virtual network or in a peer whose gateway it uses; ``None`` drops."""
+    """``VirtualNetworkGateway`` needs one, of the virtual network or of a peer; ``None`` drops."""
     next_hop_ip_address: Address | None = None
     """Only with ``VirtualAppliance``: a network interface or an internal frontend."""
 

@@ -39,11 +39,11 @@ def interfaces(fabric: Fabric) -> list[str]:
             *(["ip saddr 0.0.0.0 udp dport 67 accept"] if fabric.dhcp else []),
             f"iifname {{ {cables} }} iifname . ip saddr != {{ {own} }} update @{SENT_FOR_OTHERS} {{ iifname }} drop",
         ]
+        check = f"oifname {{ {cables} }} oifname . ip daddr != {{ {own} }}"
         got = [
             "type filter hook postrouting priority filter; policy accept;",
             *(["udp sport 67 udp dport 68 accept"] if fabric.dhcp else []),
-            f"oifname {{ {cables} }} oifname . ip daddr != {{ {own} }} "
-            f"update @{RECEIVED_FOR_OTHERS} {{ oifname }} drop",
+            f"{check} update @{RECEIVED_FOR_OTHERS} {{ oifname }} drop",
         ]
         lines += [*block("chain sent_by", sent), *block("chain got_by", got)]
     return [*lines, *_peered(fabric)]
