@@ -121,9 +121,9 @@ def next_hops_forward(draft: Draft) -> Iterator[Finding]:
 def _interface(draft: Draft, owner: InterfacePlace, why: str = "") -> Iterator[tuple[Location, Finding]]:
     if not owner.interface.enable_ip_forwarding:
         address = owner.interface.private_ip_address
-        message = f"{owner.machine.name} ({address}) is a next hop{why} and does not forward"
+        message = f"{owner.machine.name} ({address}) is a next hop{why} and does not forward: it gets nothing of others"
         fix = "set enable_ip_forwarding: true, or route to an appliance"
-        yield owner.location, draft.error(owner.location, message, fix=fix)
+        yield owner.location, draft.warning(owner.location, message, fix=fix)
 
 
 def _frontend(draft: Draft, location: Location, owner: FrontendPlace) -> Iterator[tuple[Location, Finding]]:
