@@ -31,7 +31,11 @@ def document(*routes: dict[str, Any], propagate: bool = True) -> dict[str, Any]:
     What the routes of ``clients`` send to the appliance it forwards: its own subnet has no route table.
     """
     table = {"name": "table", "routes": list(routes), "disable_bgp_route_propagation": not propagate}
-    subnets = {"GatewaySubnet": "10.0.0.0/27", "nva": "10.0.1.0/24", "clients": ("10.0.3.0/24", "table")}
+    subnets: dict[str, Any] = {
+        "GatewaySubnet": "10.0.0.0/27",
+        "nva": "10.0.1.0/24",
+        "clients": ("10.0.3.0/24", "table"),
+    }
     return {
         "virtual_networks": [
             network("hub", "10.0.0.0/16", **subnets),
