@@ -67,6 +67,8 @@ def _to_json(explained: ExplainedHop) -> dict[str, Any]:
         "kind": hop.kind,
         "detail": hop.detail,
         "loop": hop.loop,
+        "refusal": hop.refusal.reason if hop.refusal else None,
+        "refused_packets": explained.refused,
         "frontend_ip_configuration": hop.rule.frontend if hop.rule else None,
         "load_balancing_rule": hop.rule.name if hop.rule else None,
         "member": explained.member,
@@ -82,7 +84,7 @@ def _print_hop(number: int, explained: ExplainedHop) -> None:
     if hop.route:
         print(f"   route: {hop.route.why()}")
     for each in hop.losers:
-        why = "overridden by a user route" if each.state == "Invalid" else "its prefix is shorter"
+        why = "overridden" if each.state == "Invalid" else "its prefix is shorter"
         print(f"     not: {each.why()} ({why})")
     print(f"   {hop.kind}: {hop.detail}")
     if hop.rule:
@@ -95,5 +97,7 @@ def _print_hop(number: int, explained: ExplainedHop) -> None:
             print(f"   candidates: {names} (the flow's hash chooses; no such flow is live)")
     if explained.blocked:
         print(f"   {explained.blocked.why()}")
+    if hop.refusal:
+        print(f"   DROPPED: {hop.refusal.reason}; {explained.refused} packets so far")
     if hop.loop:
-        print("   LOOP: the packet has come back to a subnet it left before")
+        print("   LOOP: the packet has come back to a subnet it left before; it goes round until its TTL ends")

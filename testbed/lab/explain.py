@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from testbed.balancer.nftables import preference_table, read_eligible
 from testbed.balancer.prediction import pair_bucket
-from testbed.kernel import conntrack, namespaces
+from testbed.kernel import conntrack, namespaces, nft
 from testbed.plan.compile import network_of
 from testbed.plan.explain import Hop, way
 from testbed.plan.security import Packet, Securities
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from testbed.plan.model import Plan, Rule
+    from testbed.plan.refusal import Refusal
     from testbed.plan.security import Blocked
     from testbed.topology.model import Topology
 
@@ -31,6 +32,7 @@ class ExplainedHop:
 
     ``blocked``: the security rule that lets no new flow of this kind pass; the way ends there.
     ``predicted``: the one that a new flow gets, where no ports are hashed.
+    ``refused``: where the hop drops the packet though a route leads on, how many the kernel has dropped there so far.
     """
 
     hop: Hop
@@ -38,6 +40,7 @@ class ExplainedHop:
     candidates: tuple[str, ...]
     blocked: Blocked | None = None
     predicted: str | None = None
+    refused: int | None = None
 
 
 def explain(
@@ -80,10 +83,23 @@ def _until_blocked(
 
 
 def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], blocked: Blocked | None) -> ExplainedHop:
+    refused = _dropped(hop.refusal) if hop.refusal else None
     if hop.rule is None:
-        return ExplainedHop(hop, None, (), blocked)
+        return ExplainedHop(hop, None, (), blocked, refused=refused)
     predicted = _name(hop.rule, _predicted(hop.rule, wanted))
-    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule), blocked, predicted)
+    member = _name(hop.rule, _live(hop.rule, wanted))
+    return ExplainedHop(hop, member, _candidates(hop.rule), blocked, predicted, refused)
+
+
+def _dropped(refusal: Refusal) -> int:
+    """Packets that the kernel has dropped for this reason, at these cables."""
+    listed = next(each["set"] for each in nft.list_table(f"list set ip testbed {refusal.counted_in}") if "set" in each)
+    for each in listed.get("elem", ()):
+        value = each["elem"]["val"]
+        cables = tuple(value["concat"]) if isinstance(value, dict) else (value,)
+        if cables == refusal.cables:
+            return int(each["elem"]["counter"]["packets"])
+    return 0
 
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:

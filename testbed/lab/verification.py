@@ -10,7 +10,7 @@ from testbed.balancer.nftables import preference_table
 from testbed.balancer.prediction import pair_bucket
 from testbed.errors import InputError
 from testbed.lab import faults
-from testbed.lab.pairs import balanced_pairs
+from testbed.lab.pairs import balanced_pairs, looping_pairs
 from testbed.lab.state import State
 from testbed.lab.status import read_status, wait_until_healthy
 from testbed.plan.compile import network_of
@@ -69,7 +69,9 @@ class _Verification:
 
     def __init__(self, plan: Plan, topology: Topology, options: Options) -> None:
         self.plan, self.topology, self.options = plan, topology, options
-        self.pairs: tuple[Pair, ...] = balanced_pairs(plan, network_of(topology, plan))
+        network = network_of(topology, plan)
+        self.pairs: tuple[Pair, ...] = balanced_pairs(plan, network)
+        self.loops = looping_pairs(plan, network)
         if not self.pairs:
             raise InputError(
                 f"nothing in lab {plan.lab!r} talks through the balancer",
@@ -135,10 +137,13 @@ class _Verification:
             return names <= {each.fields["rule"] for each in changed if machine not in each.fields["eligible"]}
 
         bound = self._detection_bound(machine)
+        # Flows are told apart by the members of its own rules; where a way crosses two balancers, others see them too.
+        rules = {rule.id for rule in self.rules if machine in {member.machine for member in rule.members}}
+        pairs = [pair for pair in self.pairs if pair.rule_id in rules]
         phases = Phases(settle_deadline=bound + _SETTLE_SLACK, observe=2.0)
         measured = asyncio.run(
             measure_failover(
-                self.pairs, self.taps, [machine], inject, settled, load=Load(seed=self.options.seed), phases=phases
+                pairs, self.taps, [machine], inject, settled, load=Load(seed=self.options.seed), phases=phases
             )
         )
         return self._judge(measured, machine, bound, injected_after)
@@ -241,7 +246,7 @@ def verify(
         say(f"symmetry ({phase}): {run.options.flows} flows between {len(run.pairs)} pairs")
         measured = run.measure()
         if "symmetry" in wanted:
-            reports.append(Report(phase, judge_symmetry(measured)))
+            reports.append(Report(phase, judge_symmetry(measured, loops=run.loops)))
         if "distribution" in wanted and phase == "steady":
             reports.extend(Report(phase, each) for each in run.distribution(measured))
 

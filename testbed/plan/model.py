@@ -40,6 +40,8 @@ class NetworkInterface:
     backend_address_pools: tuple[str, ...]
     member_id: int
     """Low 16 bits of the packet mark that steers to this network interface; 0: it is in no pool."""
+    on_premises: tuple[str, ...] = ()
+    """The prefixes behind it, when it is the cable of a place outside Azure into its gateway."""
 
     @property
     def gateway(self) -> str:
@@ -67,7 +69,7 @@ class Machine:
     summary: str = ""
     """What it is made of, in a few words."""
     document: model.Machine | None = None
-    """What the document says of it; None for the internet, which is not in it."""
+    """What the document says of it; None for the internet and for places behind a gateway."""
 
     @property
     def runs(self) -> bool:

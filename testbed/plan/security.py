@@ -218,7 +218,7 @@ def effective_security(topology: Topology, interfaces: tuple[NetworkInterface, .
     }
     found = []
     for each in interfaces:
-        if not each.subnet:
+        if not each.subnet or each.on_premises:
             continue
         names = (("nic", own[each.machine, each.name]), ("subnet", subnets[each.subnet_key].network_security_group))
         effective = tuple(

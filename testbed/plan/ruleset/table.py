@@ -12,6 +12,8 @@ A packet's way through table ``ip testbed``, all of it on prerouting:
    silence, never a reset).
 3. Policy rules turn marks into routing tables (:mod:`testbed.plan.numbers`).
 
+Before and after that, :mod:`testbed.plan.ruleset.interfaces` drops what Azure's hosts would not let through.
+
 The destination of what is addressed to a frontend without floating IP is rewritten when the member is chosen, and
 the source of the answers as soon as they come from the member's cable, before anything else looks at them: as
 Azure's virtual switch does on the member's host. That is stateless but for a table of the flows it was done for.
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from testbed.plan.ruleset.balance import balance, counters, rewritten_flows, rule_chains, rule_objects, timeouts
 from testbed.plan.ruleset.classify import classify, fragments, from_member, from_subnet, frontend
+from testbed.plan.ruleset.interfaces import interfaces
 from testbed.plan.ruleset.local import local
 from testbed.plan.ruleset.text import block
 
@@ -53,6 +56,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     lines += balance(fabric)
     for rule in fabric.rules:
         lines += rule_chains(fabric, rule)
+    lines += interfaces(fabric)
     lines += local(fabric)
     # An empty chain names the version, so that what is loaded can be told from what should be.
     version = blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()

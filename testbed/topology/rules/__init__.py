@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from testbed.topology.rules import (
     addressing,
     balancing,
+    joining,
     machines,
     names,
     probing,
@@ -17,6 +18,7 @@ from testbed.topology.rules import (
     routing,
     runtimes,
     security,
+    transit,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +31,19 @@ __all__ = ["CHECKS", "run_all"]
 
 CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = tuple(
     getattr(module, name)
-    for module in (names, addressing, references, routing, balancing, probing, security, runtimes, machines)
+    for module in (
+        names,
+        addressing,
+        references,
+        joining,
+        routing,
+        transit,
+        balancing,
+        probing,
+        security,
+        runtimes,
+        machines,
+    )
     for name in module.__all__
     if name.islower()
 )

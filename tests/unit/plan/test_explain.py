@@ -55,7 +55,7 @@ def compile_frontend(name: str) -> str:
 
 def test_dropped_packets_say_why() -> None:
     """Reserved ranges end at a None route."""
-    (hop,) = hops(load("hub-spoke"), "web1", "192.168.1.1")
+    (hop,) = hops(load("hub-spoke"), "nva1", "192.168.1.1")
     assert (hop.kind, hop.detail) == ("dropped", "next hop type None")
 
 
