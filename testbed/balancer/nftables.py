@@ -7,6 +7,7 @@ and, for rules of IPv6, ``ip6 testbed``.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from testbed.balancer.base import MemberCounters, Update
 from testbed.balancer.preference import NOBODY, PreferenceTable
 from testbed.kernel.nft_elements import Elements, NftSocket
+from testbed.plan.ruleset.choice import pair_side
 from testbed.plan.ruleset.context import balancer_table
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ TABLE = "testbed"
 def preference_table(rule: Rule) -> PreferenceTable:
     """The preference table of a rule; members are named by machine and network interface."""
     names = {member.id: f"{member.machine}/{member.network_interface}" for member in rule.members}
-    return PreferenceTable(rule.key, names, rule.buckets)
+    return PreferenceTable(rule.key, names, rule.buckets, pairs=not rule.hashes_ports)
 
 
 def elements(rules: tuple[Rule, ...], eligible: Mapping[int, frozenset[int]]) -> str:
@@ -45,12 +47,20 @@ def _fill(rule: Rule, eligible: frozenset[int]) -> str:
     if not present:
         return ""
     owners = preference_table(rule).owners(present)
-    owned = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
+    keys = _keys(rule, np.arange(rule.buckets, dtype=np.uint32)).tolist()
+    owned = ", ".join(
+        f"{' . '.join(map(str, key))} : {owner}" for key, owner in zip(keys, owners.tolist(), strict=True)
+    )
     table = balancer_table(rule.version)
     return (
         f"add element {table} {rule.owner_map} {{ {owned} }}\n"
         f"add element {table} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
     )
+
+
+def _keys(rule: Rule, buckets: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Buckets as keys of the owner map, one row each: a number, or a pair of numbers."""
+    return np.stack(divmod(buckets, pair_side(rule)) if not rule.hashes_ports else (buckets,), axis=1)
 
 
 def read_eligible(rule: Rule) -> frozenset[int]:
@@ -109,16 +119,16 @@ class NftablesBackend:
         now: NDArray[np.uint32],
         eligible: frozenset[int],
     ) -> list[Elements]:
-        owner_map = self._rules[rule].owner_map
+        owner_map, keys = self._rules[rule].owner_map, partial(_keys, self._rules[rule])
         owned = moved[before[moved] != NOBODY]
         given = moved[now[moved] != NOBODY]
         left = np.array(sorted(self._eligible[rule] - eligible), dtype=np.uint32)
         joined = np.array(sorted(eligible - self._eligible[rule]), dtype=np.uint32)
         changes = [
-            Elements(owner_map, owned, delete=True),
-            Elements(owner_map, given, now[given]),
-            Elements(f"eligible_{rule}", left, delete=True),
-            Elements(f"eligible_{rule}", joined),
+            Elements(owner_map, keys(owned), delete=True),
+            Elements(owner_map, keys(given), now[given]),
+            Elements(f"eligible_{rule}", left[:, None], delete=True),
+            Elements(f"eligible_{rule}", joined[:, None]),
         ]
         return [change for change in changes if len(change.keys)]
 

@@ -40,6 +40,8 @@ class MemberState:
     detail: str
     flows: int
     packets: int
+    rule: str
+    """``load_balancer/frontend/rule``."""
 
     def to_json(self) -> dict[str, Any]:
         """Flat, with Azure's name for the address."""
@@ -47,6 +49,7 @@ class MemberState:
             "machine": self.machine,
             "private_ip_address": self.address,
             "frontend_ip_configuration": self.frontend,
+            "load_balancing_rule": self.rule.rpartition("/")[2],
             "healthy": self.healthy,
             "eligible": self.eligible,
             "since": self.since,
@@ -152,6 +155,7 @@ def _from_controller(plan: Plan, status: ControllerStatus) -> tuple[MemberState,
             member.detail,
             member.flows,
             member.packets,
+            rules[each.id].key,
         )
         for each in status.rules
         if each.id in rules
@@ -182,6 +186,7 @@ def _from_kernel(plan: Plan) -> tuple[MemberState, ...]:
             "the controller is dead",
             counters[member.id].flows,
             counters[member.id].packets,
+            rule.key,
         )
 
     return tuple(state(rule, member) for rule in plan.rules for member in rule.members)

@@ -29,7 +29,9 @@ _ROUNDS = 20
 _STAND_ALONE = frozenset(
     {
         "allow_forwarded_traffic",
+        "allow_gateway_transit",
         "allow_virtual_network_access",
+        "disable_bgp_route_propagation",
         "enable_tcp_reset",
         "idle_timeout_in_minutes",
         "interval_in_seconds",
@@ -43,6 +45,7 @@ _STAND_ALONE = frozenset(
         "route_table",
         "sku",
         "time_scale",
+        "use_remote_gateways",
     }
 )
 #: The two lists that may not be empty, and what fills them while the rest is checked.

@@ -6,10 +6,12 @@ from ipaddress import IPv6Address
 from typing import Any
 
 __all__ = [
+    "APP_FRONTEND",
     "ECHO",
     "FIREWALL",
     "FRONTEND",
     "IDLE",
+    "application",
     "dual_stack",
     "hub_spoke",
     "machine",
@@ -28,6 +30,8 @@ FIREWALL = {"kind": "namespace", "program": "nft-firewall"}
 IDLE = {"kind": "namespace"}
 #: Of the balancer of :func:`hub_spoke`.
 FRONTEND = "10.0.2.4"
+#: Of the balancer of :func:`application`.
+APP_FRONTEND = "10.20.2.4"
 
 
 def machine(name: str, subnet: str, address: str, runtime: Document | None = None, **nic: Any) -> Document:
@@ -157,3 +161,44 @@ def _ipv6(address: str) -> str:
     """The twin of an IPv4 address, or where a prefix begins."""
     _, network, subnet, number = address.partition("/")[0].split(".")
     return str(IPv6Address(f"fd00:0:{network}:{subnet}::{number}"))
+
+
+def application(members: int = 2, *, rules: list[Document] | None = None, floating: bool = False) -> Document:
+    """Servers ``app1`` … (10.20.1.4 …) that answer themselves for a frontend, and the machine ``client`` (10.20.3.4).
+
+    The rule is an HA Ports rule, if no others are given; with ``floating`` it, and the servers, have floating IP.
+    """
+    owned = {"loopback_addresses": [APP_FRONTEND]} if floating else {}
+    servers = [
+        machine(
+            f"app{number + 1}",
+            "net/app",
+            f"10.20.1.{4 + number}",
+            {**ECHO, **owned},
+            backend_address_pools=["ilb/apps"],
+        )
+        for number in range(members)
+    ]
+    return {
+        "virtual_networks": [
+            network("net", "10.20.0.0/16", app="10.20.1.0/24", lb="10.20.2.0/24", clients="10.20.3.0/24")
+        ],
+        "load_balancers": [
+            {
+                "name": "ilb",
+                "frontend_ip_configurations": [{"name": "fe", "subnet": "net/lb", "private_ip_address": APP_FRONTEND}],
+                "backend_address_pools": [{"name": "apps"}],
+                "probes": [
+                    {
+                        "name": "health",
+                        "protocol": "Http",
+                        "port": 9000,
+                        "request_path": "/health",
+                        "interval_in_seconds": 5,
+                    }
+                ],
+                "load_balancing_rules": rules or [rule(pool="apps", enable_floating_ip=floating)],
+            }
+        ],
+        "machines": [*servers, machine("client", "net/clients", "10.20.3.4", IDLE)],
+    }

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
+from testbed.plan.ruleset.choice import flow_hash, hash_type
 from testbed.plan.ruleset.context import idle_seconds
-from testbed.plan.ruleset.rewriting import rewritten_flows, take_over
+from testbed.plan.ruleset.rewriting import take_over
 from testbed.plan.ruleset.text import block, elements
+from testbed.topology.switches import Transport
 
 if TYPE_CHECKING:
     from testbed.plan.model import Rule
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["balance", "counters", "rule_chains", "rule_objects", "timeouts"]
+__all__ = ["balance", "counters", "pick", "rule_chains", "rule_objects", "timeouts"]
 
 
 def rule_objects(rule: Rule) -> list[str]:
@@ -21,9 +23,8 @@ def rule_objects(rule: Rule) -> list[str]:
 
     What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
     """
-    lines = block(f"map {rule.owner_map}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"])
-    lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
-    return lines + rewritten_flows(rule)
+    lines = block(f"map {rule.owner_map}", [f"typeof {hash_type(rule)} : meta mark", f"size {rule.buckets}"])
+    return lines + block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
 
 
 def timeouts(fabric: Fabric) -> list[str]:
@@ -67,16 +68,23 @@ def balance(fabric: Fabric) -> list[str]:
     return block("chain balance", lines)
 
 
+def pick(rule: Rule) -> list[str]:
+    """How a new flow gets its member."""
+    return [f"meta mark set {flow_hash(rule)} map @{rule.owner_map}"]
+
+
 def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     """How a rule chooses, and what is done to packets that have their member."""
     lines = []
+    if fabric.switches.icmp is Transport.DROP:  # what tells of a flow goes with the flow all the same
+        lines.append('meta l4proto icmp ct state != related drop comment "ICMP is not balanced"')
     if len(rule.members) > 1:
         # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one.
         lines.append(f"tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered_{rule.id}")
     lines += [
         f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
-        f"meta mark set symhash mod {rule.buckets} map @{rule.owner_map}",
+        *pick(rule),
         f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
         "ct mark set meta mark",
         f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
@@ -86,8 +94,9 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     steered = ["counter name meta mark map @packets"]
     rewriting: list[str] = []
     if not rule.enable_floating_ip and rule.members:
-        chains = ", ".join(f"{member.id} : goto to_{member.id}" for member in rule.members)
+        chains = ", ".join(f"{member.id} : goto to_{rule.id}_{member.id}" for member in rule.members)
         steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
         for member in rule.members:
-            rewriting += block(f"chain to_{member.id}", [take_over(fabric, rule, member)])
+            port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
+            rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, take_over(fabric, rule, member)])
     return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

@@ -28,13 +28,16 @@ def _set(rule: Rule, member: int) -> str:
     return f"frontend_{rule.id}_{member}"
 
 
-def rewritten_flows(rule: Rule) -> list[str]:
-    """What holds the flows of a rule's members."""
+def rewritten_flows(fabric: Fabric) -> list[str]:
+    """What holds the flows of members; the rules that rewrite for one have their backend ports apart."""
+    rewriting = [rule for rule in fabric.rules if not rule.enable_floating_ip]
+    if fabric.version == 4:
+        ids = sorted({member.id for rule in rewriting for member in rule.members})
+        named = [("map", f"frontend_{each}", " : ip daddr") for each in ids]
+    else:
+        named = [("set", _set(rule, member.id), "") for rule in rewriting for member in rule.members]
     lines: list[str] = []
-    for member in rule.members if not rule.enable_floating_ip else ():
-        kind, name, value = ("map", f"frontend_{member.id}", " : ip daddr")
-        if rule.version == 6:
-            kind, name, value = "set", _set(rule, member.id), ""
+    for kind, name, value in named:
         lines += block(
             f"{kind} {name}", [f"typeof {_FLOW}{value}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
         )
@@ -49,8 +52,8 @@ def take_over(fabric: Fabric, rule: Rule, member: Member) -> str:
     return f"update @frontend_{member.id} {{ {flow} : ip daddr }} ip daddr set {member.address}"  # noqa: S608
 
 
-def give_back(rule: Rule, member: int) -> str:
-    """Give an answer from the member's own address the frontend's."""
-    if rule.version == 6:
-        return f"{_FLOW_BACK} @{_set(rule, member)} ip saddr set {rule.frontend_address}"
-    return f"ip saddr set {_FLOW_BACK} map @frontend_{member}"
+def give_back(rules: list[Rule], member: int) -> list[str]:
+    """Give an answer from the member's own address that of the frontend; one of ``rules`` has the flow."""
+    if rules[0].version == 4:
+        return [f"ip saddr set {_FLOW_BACK} map @frontend_{member}"]
+    return [f"{_FLOW_BACK} @{_set(rule, member)} ip saddr set {rule.frontend_address}" for rule in rules]

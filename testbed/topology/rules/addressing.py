@@ -6,10 +6,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from testbed.topology.lookup import FrontendPlace, InterfacePlace
+from testbed.topology.peering import sides
+from testbed.topology.prefixes import IPAddress, IPNetwork, inside, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from ipaddress import IPv4Address, IPv6Address
 
     from testbed.topology.draft import Draft
     from testbed.topology.findings import Finding
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from testbed.topology.model import Subnet
     from testbed.topology.nodes import Location
 
-    AnyAddress = IPv4Address | IPv6Address
-
-AnyNetwork = IPv4Network | IPv6Network
 
 __all__ = [
     "addresses_in_subnets",
@@ -34,7 +32,7 @@ _LARGEST, _SMALLEST = 8, 29
 #: Subnets have exactly this size in IPv6 ("Virtual Network FAQ").
 _IPV6_LENGTH = 64
 #: Ranges that no virtual network may have ("Virtual Network FAQ"), and what they are.
-_FORBIDDEN: dict[AnyNetwork, str] = {
+_FORBIDDEN: dict[IPNetwork, str] = {
     IPv4Network("168.63.129.16/32"): "Azure's platform address, where health probes come from",
     IPv4Network("127.0.0.0/8"): "loopback",
     IPv4Network("169.254.0.0/16"): "link-local",
@@ -45,35 +43,24 @@ _FORBIDDEN: dict[AnyNetwork, str] = {
     IPv6Network("ff00::/8"): "multicast",
 }
 
-Prefixes = list[tuple[AnyNetwork, "Location"]]
+Prefixes = list[tuple[IPNetwork, "Location"]]
 
 
-def _overlap(one: AnyNetwork, other: AnyNetwork) -> bool:
-    """Whether they share an address; prefixes of two versions never do."""
-    if isinstance(one, IPv4Network):
-        return isinstance(other, IPv4Network) and one.overlaps(other)
-    return isinstance(other, IPv6Network) and one.overlaps(other)
-
-
-def _inside(one: AnyNetwork, other: AnyNetwork) -> bool:
-    return _overlap(one, other) and one.prefixlen >= other.prefixlen
-
-
-def _overlaps(prefixes: Prefixes) -> Iterator[tuple[tuple[AnyNetwork, Location], tuple[AnyNetwork, Location]]]:
+def _overlaps(prefixes: Prefixes) -> Iterator[tuple[tuple[IPNetwork, Location], tuple[IPNetwork, Location]]]:
     """Each prefix that overlaps an earlier one (in the order of the document), with that one."""
     ordered = sorted(prefixes, key=lambda each: (each[0].version, int(each[0].network_address), each[0].prefixlen))
-    holder: tuple[AnyNetwork, Location] | None = None
+    holder: tuple[IPNetwork, Location] | None = None
     for each in ordered:
-        if holder and _overlap(each[0], holder[0]):
+        if holder and overlap(each[0], holder[0]):
             later, earlier = sorted((each, holder), key=prefixes.index, reverse=True)
             yield later, earlier
         else:  # what is sorted later and overlaps something lies inside the widest one that started before it
             holder = each
 
 
-def _forbidden(prefix: AnyNetwork) -> str | None:
+def _forbidden(prefix: IPNetwork) -> str | None:
     for each, what in _FORBIDDEN.items():
-        if _overlap(each, prefix):
+        if overlap(each, prefix):
             return f"{prefix} overlaps {str(each).removesuffix('/32')} ({what})"
     return None
 
@@ -107,7 +94,7 @@ def subnet_prefixes(draft: Draft) -> Iterator[Finding]:
                 message = f"{prefix}: a subnet is a /{_LARGEST} to a /{_SMALLEST}"
                 yield draft.error(location, message, fix="Azure keeps five addresses; choose a /29 or larger, up to /8")
             whole = not draft.damaged(("virtual_networks", i, "address_space"))
-            if whole and not any(_inside(prefix, each) for each in network.address_space):
+            if whole and not any(inside(prefix, each) for each in network.address_space):
                 space = ", ".join(map(str, network.address_space))
                 message = f"{prefix} is not inside the address space of {network.name} ({space})"
                 yield draft.error(location, message, fix="move the subnet, or add its range to address_space")
@@ -117,7 +104,7 @@ def subnet_prefixes(draft: Draft) -> Iterator[Finding]:
             yield draft.error(location, message, fix="make the subnets disjoint")
 
 
-def _prefixes(subnets: Sequence[Subnet], here: Location) -> Iterator[tuple[AnyNetwork, Location]]:
+def _prefixes(subnets: Sequence[Subnet], here: Location) -> Iterator[tuple[IPNetwork, Location]]:
     """All prefixes of subnets, and where they are written."""
     for j, subnet in enumerate(subnets):
         if subnet.address_prefix is not None:
@@ -129,18 +116,21 @@ def _prefixes(subnets: Sequence[Subnet], here: Location) -> Iterator[tuple[AnyNe
 def peered_spaces(draft: Draft) -> Iterator[Finding]:
     """Azure refuses a peering between virtual networks that share addresses."""
     networks = draft.lookup.networks
-    for i, peering in enumerate(draft.topology.peerings):
-        one, other = peering.between
-        if one == other or one not in networks or other not in networks:
+    seen: set[object] = set()
+    for side in sides(draft.topology):
+        one, other = side.virtual_network, side.remote_virtual_network
+        key = side.location if side.location[0] == "peerings" else frozenset((one, other))
+        if one == other or one not in networks or other not in networks or key in seen:
             continue
+        seen.add(key)
         for left in networks[one].address_space:
             for right in networks[other].address_space:
-                if _overlap(left, right):
+                if overlap(left, right):
                     message = f"{one} ({left}) and {other} ({right}) overlap, so they cannot be peered"
-                    yield draft.error(("peerings", i), message, fix="give one of them another address space")
+                    yield draft.error(side.location, message, fix="give one of them another address space")
 
 
-def _places(draft: Draft) -> Iterator[tuple[AnyAddress, str, Location, InterfacePlace | FrontendPlace]]:
+def _places(draft: Draft) -> Iterator[tuple[IPAddress, str, Location, InterfacePlace | FrontendPlace]]:
     """Every address that is taken: network interfaces and frontends."""
     for interface in draft.lookup.configurations:
         location = (*interface.location, "private_ip_address")
@@ -151,7 +141,7 @@ def _places(draft: Draft) -> Iterator[tuple[AnyAddress, str, Location, Interface
             yield front.frontend.private_ip_address, front.frontend.subnet, location, front
 
 
-def _usable(prefix: AnyNetwork, taken: set[AnyAddress]) -> str:
+def _usable(prefix: IPNetwork, taken: set[IPAddress]) -> str:
     """Words that name an address that can be used instead."""
     last = prefix.num_addresses - (2 if prefix.version == 4 else 1)
     free = next((prefix[each] for each in range(4, last + 1) if prefix[each] not in taken), None)
@@ -182,7 +172,7 @@ def addresses_in_subnets(draft: Draft) -> Iterator[Finding]:
             yield draft.error(location, message, fix=_usable(prefix, taken))
 
 
-def _prefix_for(place: SubnetPlace, address: AnyAddress) -> AnyNetwork | None:
+def _prefix_for(place: SubnetPlace, address: IPAddress) -> IPNetwork | None:
     """The subnet's prefix of the address's version."""
     return place.subnet.ipv4 if address.version == 4 else place.subnet.ipv6
 
@@ -196,7 +186,7 @@ def _owner(place: InterfacePlace | FrontendPlace) -> str:
 def addresses_taken_once(draft: Draft) -> Iterator[Finding]:
     """In one virtual network, an address belongs to one network interface or frontend."""
     taken = {address for address, *_ in _places(draft)}
-    first: dict[tuple[str, AnyAddress], tuple[Location, InterfacePlace | FrontendPlace]] = {}
+    first: dict[tuple[str, IPAddress], tuple[Location, InterfacePlace | FrontendPlace]] = {}
     for address, key, location, place in sorted(_places(draft), key=lambda each: draft.line(each[2])):
         if (place.network, address) not in first:
             first[place.network, address] = (location, place)
@@ -225,5 +215,5 @@ def internet_prefix(draft: Draft) -> Iterator[Finding]:
             yield draft.error(location, message, fix="use a documentation range, e.g. 203.0.113.0/24")
 
 
-def _overlapping(prefix: AnyNetwork, others: Sequence[AnyNetwork]) -> AnyNetwork | None:
-    return next((each for each in others if _overlap(each, prefix)), None)
+def _overlapping(prefix: IPNetwork, others: Sequence[IPNetwork]) -> IPNetwork | None:
+    return next((each for each in others if overlap(each, prefix)), None)

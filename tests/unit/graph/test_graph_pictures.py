@@ -42,21 +42,28 @@ def test_a_picture_shows_every_name_and_address(path: Path, kind: str) -> None:
     text = render(topology, kind)
     assert text == render(topology, kind)
     shown = [network.name for network in topology.virtual_networks]
-    shown += [str(subnet.address_prefix) for network in topology.virtual_networks for subnet in network.subnets]
+    subnets = [subnet for network in topology.virtual_networks for subnet in network.subnets]
+    shown += [str(prefix) for each in subnets for prefix in (each.ipv4, each.ipv6) if prefix]
     shown += [machine.name for machine in topology.machines]
-    shown += [str(each.private_ip_address) for machine in topology.machines for each in machine.network_interfaces]
+    interfaces = [each for machine in topology.machines for each in machine.network_interfaces]
+    shown += [str(own.private_ip_address) for each in interfaces for own in (each, *each.ip_configurations)]
     assert [word for word in shown if word not in text] == []
 
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_the_lines_are_those_of_the_document(path: Path) -> None:
-    """A line per peering, per subnet with a route to an appliance, and per pool member."""
+    """A line per peering, per subnet and appliance that its routes lead to, and per pool member."""
     topology = load(path).topology
     edges = scene_of(topology).edges
     members = sum(
-        len(each.backend_address_pools) for machine in topology.machines for each in machine.network_interfaces
+        len(own.backend_address_pools)
+        for machine in topology.machines
+        for each in machine.network_interfaces
+        for own in (each, *each.ip_configurations)
     )
-    routed = sum(bool(subnet.route_table) for network in topology.virtual_networks for subnet in network.subnets)
+    hops = {each.name: {route.next_hop_ip_address for route in each.routes} - {None} for each in topology.route_tables}
+    subnets = [subnet for network in topology.virtual_networks for subnet in network.subnets]
+    routed = sum(len(hops.get(each.route_table or "", ())) for each in subnets)
     assert [each.kind for each in edges].count("peering") == len(topology.peerings)
     assert [each.kind for each in edges].count("route") == routed
     assert [each.kind for each in edges].count("balance") == members
