@@ -128,7 +128,7 @@ def dual_stack(document: Document) -> Document:
         for subnet in each["subnets"]:
             prefix = subnet.pop("address_prefix")
             subnet["address_prefixes"] = [prefix, f"{_ipv6(prefix)}/64"]
-    for table in document["route_tables"]:
+    for table in document.get("route_tables", ()):
         routes = table["routes"]
         table["routes"] = routes + [
             user_route(

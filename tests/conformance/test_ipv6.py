@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from documents import IDLE, dual_stack, hub_spoke, machine, user_route
+from documents import IDLE, application, dual_stack, hub_spoke, machine, rule, user_route
 from facts import fact
 
 from testbed.topology.loading import check
@@ -24,6 +25,8 @@ _NVAS = ("nva1", "nva2")
 _WEB1 = {4: "10.1.0.4", 6: "fd00:0:1::4"}
 _WEB2 = {4: "10.2.0.4", 6: "fd00:0:2::4"}
 _BEHIND = "fd00:0:2:1::5"
+#: Of applications that answer themselves.
+_FRONTEND = "fd00:0:20:2::4"
 _PROBES = "ip6 saddr fe80::1234:5678:9abc tcp dport 8080"
 _LARGE = b"x" * 20_000
 _ECHO_REQUEST, _ECHO_REPLY, _TOO_BIG = 128, 129, 2
@@ -214,29 +217,39 @@ def test_traffic_for_the_ipv6_frontend_itself_is_rewritten(own_lab: Callable[...
 
     Source: azure.md §4, "Azure Load Balancer Floating IP configuration"
     """
-    document = hub_spoke(0, probe={"protocol": "Tcp", "port": 80, "request_path": None})
-    document["virtual_networks"], document["peerings"] = document["virtual_networks"][:1], []
-    document["route_tables"] = []
-    document["machines"] = [
-        machine("app1", "hub/nva", "10.0.1.4", backend_address_pools=["ilb/nvas"]),
-        machine("app2", "hub/nva", "10.0.1.5", backend_address_pools=["ilb/nvas"]),
-        machine("client", "hub/nva", "10.0.1.9", IDLE),
-    ]
-    lab, frontend = own_lab(dual_stack(document)), "fd00:0:0:2::4"
-    own = {"fd00:0:0:1::4", "fd00:0:0:1::5"}
+    lab = own_lab(dual_stack(application(2)))
     with lab.tap("app1", "app2") as members, lab.tap("client") as client:
         for number in range(12):
-            with lab.tcp("client", frontend, 7000 + number) as connection:
+            with lab.tcp("client", _FRONTEND, 7000 + number) as connection:
                 assert lab.echoes(connection, _LARGE, seconds=lab.timing.patience)
-            with lab.open("client", socket.SOCK_DGRAM, ipv6=True) as asker:
-                asker.connect((frontend, 7000 + number))
-                asker.send(b"ask")
-                assert asker.recv(64) == b"ask"
+            assert lab.asks("client", _FRONTEND, 7000 + number)
         got = [each for each in members.packets() if not each.sent and 7000 <= each.destination_port < 7012]
         answers = [each for each in client.packets() if not each.sent and 7000 <= each.source_port < 7012]
-    assert {each.destination for each in got} == own
+    assert {each.destination for each in got} == {"fd00:0:20:1::4", "fd00:0:20:1::5"}
     assert {each.machine for each in got} == {"app1", "app2"}
-    assert {each.source for each in answers} == {frontend}
+    assert {each.source for each in answers} == {_FRONTEND}
+
+
+@fact(row=21)
+def test_ipv6_rules_for_single_ports_and_by_address(own_lab: Callable[..., Lab]) -> None:
+    """IPv6 frontends take rules for single ports, backend ports of their own, and the other distribution modes.
+
+    Source: azure.md §2, "Azure Load Balancer distribution modes"
+    """
+    rules = [
+        rule("web", pool="apps", protocol="Tcp", frontend_port=80, backend_port=8080),
+        rule("dns", pool="apps", protocol="Udp", frontend_port=53, backend_port=53, load_distribution="SourceIP"),
+    ]
+    lab = own_lab(dual_stack(application(2, rules=rules)))
+    with lab.tap("app1", "app2") as members:
+        with lab.tcp("client", _FRONTEND, 80) as connection:
+            assert lab.echoes(connection, seconds=lab.timing.patience)
+            own = connection.getsockname()[1]
+        assert {each.destination_port for each in members.packets() if each.source_port == own} == {8080}
+        assert not lab.connects("client", _FRONTEND, 81)
+        (first,) = lab.explain("client", IPv6Address(_FRONTEND), "udp", None, 53)
+        assert all(lab.asks("client", _FRONTEND, 53) for _ in range(6))
+        assert {each.machine for each in members.packets() if each.destination_port == 53} == {first.predicted}
 
 
 @fact(row=21)
