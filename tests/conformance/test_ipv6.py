@@ -170,7 +170,7 @@ def test_failover_of_ipv6(lab: Lab) -> None:
 def test_icmpv6_echo_crosses_the_members(lab: Lab) -> None:
     """ICMPv6 through an HA Ports rule works; the platform itself does not answer pings.
 
-    Source: azure.md §1, "High availability ports overview"; §5, "Virtual Network FAQ"
+    Source: azure.md §1, "High availability ports overview"
     Note: Azure's documents disagree on ICMP; the switch is that of IPv4.
     """
     with lab.tap(*_NVAS) as tap:
@@ -287,7 +287,7 @@ def test_floating_ip_is_for_ipv4(tmp_path: Path) -> None:
     """Floating IP does not work for IPv6 on internal load balancers.
 
     Source: azure.md §4, "Azure Load Balancer Floating IP configuration"
-    Note: Azure takes such a rule, and its traffic fails; the lab refuses the document.
+    Note: The lab refuses such a document; what Azure's control plane says to it is not documented.
     """
     document = dual_stack(hub_spoke())
     document["load_balancers"][0]["load_balancing_rules"][0]["enable_floating_ip"] = True
