@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,13 @@ ROUTES = (
     RouteEntry(101, "0.0.0.0/0", "unicast", "10.1.0.4", "c1"),
     RouteEntry(101, "10.0.0.0/8", "blackhole", None, None),
     RouteEntry(101, "10.9.0.4/32", "unicast", None, "c1"),
+    RouteEntry(101, "::/0", "unicast", "fd00::4", "c1"),
+    RouteEntry(101, "fd00::/48", "blackhole", None, None),
+    RouteEntry(101, "fd00::9/128", "unicast", None, "c1"),
 )
 RULE = RuleEntry(101, 0x10000, 0xFFFF0000, 101)
+RULES = (RULE, RuleEntry(101, 0x10000, 0xFFFF0000, 101, 6))
+ADDRESSES = (("c1", "10.1.0.1/24"), ("c1", "fe80::1234:5678:9abc/64"))
 
 
 @pytest.fixture
@@ -34,36 +40,52 @@ def pair() -> Iterator[tuple[str, str]]:
         namespaces.delete(name)
 
 
+def _made(mac: str) -> tuple[str, str]:
+    """The address that the kernel makes of a MAC by itself (RFC 4291, appendix A)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 2
+    made = b"\xfe\x80" + bytes(6) + bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])
+    return "c1", f"{IPv6Address(made)}/64"
+
+
 def test_what_is_made_reads_back_and_goes(pair: tuple[str, str]) -> None:
-    """A cable with its names, an address, a neighbour, routes of each kind and a rule, there and back."""
+    """A cable with its names; in both IP versions an address, a neighbour, routes of each kind and a rule."""
     with namespaces.entered(pair[0]), Netlink() as netlink:
         netlink.add_veth("c1", HERE, 1400, namespaces.path(pair[1]), "eth0", THERE)
         netlink.add_altname("c1", "a-name-longer-than-the-kernel-takes")
         netlink.set_link("c1", up=True)
-        netlink.address("add", "c1", "10.1.0.1/24")
-        netlink.neighbor("replace", "c1", "10.1.0.4", HERE)
-        netlink.neighbor("replace", "c1", "10.1.0.4", THERE)
+        for each in ADDRESSES:
+            netlink.address("add", *each)
+        for address in ("10.1.0.4", "fd00::4"):
+            netlink.neighbor("replace", "c1", address, HERE)
+            netlink.neighbor("replace", "c1", address, THERE)
         for route in ROUTES:
             netlink.route("add", route)
-        netlink.rule("add", RULE)
+        for rule in RULES:
+            netlink.rule("add", rule)
 
         loopback, cable = netlink.links()
         names = {loopback.index: "lo", cable.index: "c1"}
         assert cable == Link(cable.index, "c1", HERE, 1400, True, ("a-name-longer-than-the-kernel-takes",))  # noqa: FBT003
         assert netlink.index("c1") == cable.index
-        assert netlink.addresses(names) == (("lo", "127.0.0.1/8"), ("c1", "10.1.0.1/24"))
-        assert netlink.neighbors(names) == (("c1", "10.1.0.4", THERE),)
+        loop = {("lo", "127.0.0.1/8"), ("lo", "::1/128")}
+        assert set(netlink.addresses(names)) - loop - {_made(HERE)} == set(ADDRESSES)
+        assert netlink.neighbors(names) == (("c1", "10.1.0.4", THERE), ("c1", "fd00::4", THERE))
         assert set(netlink.routes(names)) == set(ROUTES)
-        assert netlink.rules() == (RULE,)
+        assert netlink.rules() == RULES
         with namespaces.entered(pair[1]), Netlink() as other:
             (far,) = (link for link in other.links() if link.name == "eth0")
         assert (far.mac, far.mtu, far.up) == (THERE, 1400, False)
 
-        netlink.rule("del", RULE)
+        for rule in RULES:
+            netlink.rule("del", rule)
         for route in reversed(ROUTES):
             netlink.route("del", route)
-        netlink.neighbor("del", "c1", "10.1.0.4", THERE)
-        netlink.address("del", "c1", "10.1.0.1/24")
+        for address in ("10.1.0.4", "fd00::4"):
+            netlink.neighbor("del", "c1", address, THERE)
+        for each in ADDRESSES:
+            netlink.address("del", *each)
+        assert not set(netlink.addresses(names)) & set(ADDRESSES)
         assert (netlink.rules(), netlink.routes(names), netlink.neighbors(names)) == ((), (), ())
         netlink.delete_link("c1")
         assert [link.name for link in netlink.links()] == ["lo"]
