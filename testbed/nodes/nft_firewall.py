@@ -99,7 +99,8 @@ async def run(config: str, ready: Callable[[], None]) -> None:
         responder = HealthResponder(own.machine, own.probe_port, own.probe_path, healthy)
     except OSError as error:
         raise LabError(f"machine {own.machine!r}: port {own.probe_port} cannot be had: {error}") from error
-    nft.run(ruleset(own.trusted_prefixes, own.source_nat))  # before the settings: it brings connection tracking, and theirs
+    rules = ruleset(own.trusted_prefixes, own.source_nat)
+    nft.run(rules)  # before the settings: it brings connection tracking, and theirs
     sysctl.write("net.netfilter.nf_conntrack_tcp_loose", "0")
     sysctl.write("net.ipv4.ip_forward", "1")
     async with switch:
