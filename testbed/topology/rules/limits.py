@@ -198,8 +198,8 @@ def _counted(draft: Draft) -> Iterator[tuple[Location, int, str, int, str | None
         reached = [configurations[f"{balancer.name}/{each.name}"] for each in frontends]
         for j, number in enumerate(reached):
             what = "members behind the rules of a frontend, once for each rule"
-            place = (*here, "frontend_ip_configurations", j)
-            yield place, number, what, _CONFIGURATIONS_OF_A_FRONTEND, None
+            frontend = (*here, "frontend_ip_configurations", j)
+            yield frontend, number, what, _CONFIGURATIONS_OF_A_FRONTEND, None
         what = "members behind all frontends of a load balancer, once for each rule"
         yield here, sum(reached), what, _CONFIGURATIONS, None
     for place in draft.lookup.interfaces:
