@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from testbed.deadline import wait_for
-from testbed.kernel import conntrack, namespaces
+from testbed.kernel import conntrack, namespaces, nft
 from testbed.lab import faults
 from testbed.lab.down import down
 from testbed.lab.explain import explain
@@ -227,6 +227,11 @@ class Lab:
         namespace = self.plan.fabric if machine == "fabric" else self.plan.machine(machine).namespace
         with namespaces.entered(namespace):
             return subprocess.run(command, check=check, capture_output=True, text=True, timeout=60)
+
+    def nft(self, machine: str, commands: str) -> None:
+        """Run nftables commands in a machine's namespace, e.g. ``add table ip conformance``."""
+        with namespaces.entered(self.plan.machine(machine).namespace):
+            nft.run(commands)
 
     # Traffic
 

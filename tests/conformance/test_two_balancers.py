@@ -135,8 +135,12 @@ def test_each_side_of_an_appliance_is_probed(sandwich: Lab) -> None:
     Source: azure.md §1, "Deploy highly available NVAs" (architecture guide)
     """
     lab = sandwich
-    chain = "chain received { type filter hook input priority 0; iifname eth1 tcp dport 8080 drop;\n }"
-    lab.run("nva1", "nft", f"table ip conformance {{ {chain} }}")
+    lab.nft(
+        "nva1",
+        """add table ip conformance
+        add chain ip conformance received { type filter hook input priority 0; }
+        add rule ip conformance received iifname eth1 tcp dport 8080 drop""",
+    )
     try:
         lab.wait(
             "the inside of nva1 is down",
@@ -144,7 +148,7 @@ def test_each_side_of_an_appliance_is_probed(sandwich: Lab) -> None:
             lambda states: states == [("outside-lb", True), ("inside-lb", False)],
         )
     finally:
-        lab.run("nva1", "nft", "delete table ip conformance")
+        lab.nft("nva1", "delete table ip conformance")
     lab.wait("all is up", lambda: [each.healthy for each in _members(lab)], all)
 
 
