@@ -103,6 +103,14 @@ class Services:
         """Wait for the outcome of a probe; returns the last result in words."""
         return self.lab.wait_member("server", healthy=healthy, frontend=name).detail
 
+    def sees(self, name: str, beginning: str) -> None:
+        """Wait until its last result, in words, begins so."""
+        self.lab.wait(
+            f"{name}: the probe sees: {beginning}",
+            lambda: self.lab.member("server", name).detail,
+            lambda detail: detail.startswith(beginning),
+        )
+
     def stays(self, name: str, *, healthy: bool, probes: int) -> None:
         """See its state unchanged while its listener gets so many more connections."""
         before, since = len(self.listeners[name].requests), self.lab.member("server", name).since
@@ -158,6 +166,12 @@ def services(labs: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory)
             return Act(200)
         return Act(int(request.split()[1].rpartition("/")[2]), headers=f"Location: http://{ADDRESS}:9020/moved\r\n")
 
+    def fine(_request: str, _number: int) -> Act:
+        return Act(200)
+
+    def unavailable(_request: str, _number: int) -> Act:
+        return Act(503)
+
     acts: dict[str, Callable[[str, int], Act] | None] = {
         "tcp": None,
         **dict.fromkeys(PATTERNS),
@@ -184,8 +198,8 @@ def services(labs: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory)
         for name, act in acts.items():
             made.listeners[name] = stack.enter_context(Listener(lab, "server", ports[name], act))
         for name, context in contexts.items():
-            answer = Act(503 if name == "unavailable" else 200)
-            listener = Listener(lab, "server", ports[name], lambda _request, _number, it=answer: it, tls=context)
+            answer = unavailable if name == "unavailable" else fine
+            listener = Listener(lab, "server", ports[name], answer, tls=context)
             made.listeners[name] = stack.enter_context(listener)
         stack.enter_context(Listener(lab, "server", ports["own-address"], address=FRONTENDS["own-address"]))
         yield made
@@ -282,11 +296,7 @@ def test_only_status_200_is_a_success(services: Services, status: int) -> None:
 
     Source: azure.md §3, "Azure Load Balancer health probes"
     """
-    services.lab.wait(
-        f"the probe sees {status}",
-        lambda: services.lab.member("server", f"status-{status}").detail,
-        lambda detail: detail == f"HTTP {status}",
-    )
+    services.sees(f"status-{status}", f"HTTP {status}")
     assert services.lab.member("server", f"status-{status}").healthy is (status == 200)
 
 
@@ -360,11 +370,7 @@ def test_a_reset_is_a_failure_of_http(services: Services) -> None:
 
     Source: azure.md §3, "Azure Load Balancer health probes"
     """
-    services.lab.wait(
-        "the probe sees the reset",
-        lambda: services.lab.member("server", "reset").detail,
-        lambda detail: detail == "connection reset",
-    )
+    services.sees("reset", "connection reset")
     assert services.lab.member("server", "reset").healthy is False
 
 
@@ -376,11 +382,7 @@ def test_the_timeout_of_http_is_the_interval_or_30_s(services: Services) -> None
     """
     services.wait("slow-in-time", healthy=True)  # after 20 s, every minute
     for name in ("slow-for-15", "slow-for-60"):  # after 22 s of 15 s, and after 40 s of 60 s
-        services.lab.wait(
-            f"{name}: the probe gives up",
-            lambda name=name: services.lab.member("server", name).detail,
-            lambda detail: detail.startswith("timeout after"),
-        )
+        services.sees(name, "timeout after")
         assert services.lab.member("server", name).healthy is False
         assert True not in services.changes(name)
 
@@ -394,11 +396,7 @@ def test_https_takes_certificates_that_nobody_trusts(services: Services) -> None
     """
     assert services.wait("self-made", healthy=True) == "HTTP 200"
     assert services.wait("expired", healthy=True) == "HTTP 200"
-    services.lab.wait(
-        "503 is seen",
-        lambda: services.lab.member("server", "unavailable").detail,
-        lambda detail: detail == "HTTP 503",
-    )
+    services.sees("unavailable", "HTTP 503")
     assert services.lab.member("server", "unavailable").healthy is False
 
 
@@ -409,11 +407,7 @@ def test_https_wants_sha_256_in_the_whole_chain(services: Services, name: str) -
 
     Source: azure.md §3, "Azure Load Balancer health probes"
     """
-    services.lab.wait(
-        "the signature is seen",
-        lambda: services.lab.member("server", name).detail,
-        lambda detail: detail == "certificate signed with less than SHA-256",
-    )
+    services.sees(name, "certificate signed with less than SHA-256")
     assert services.lab.member("server", name).healthy is False
 
 

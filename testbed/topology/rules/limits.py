@@ -88,18 +88,19 @@ def alone_on_its_balancer(draft: Draft) -> Iterator[Finding]:
         for each in draft.lookup.interfaces
         for pools in combinations(set(each.interface.backend_address_pools), 2)
     }
-    for first, second in _pairs(draft):
-        strict = first if _strict(first) else second
-        other = second if strict is first else first
-        apart = first.pool != second.pool and first.frontend != second.frontend
-        if not _strict(strict) or not apart or frozenset((first.pool, second.pool)) in together:
+    alone = [each for each in draft.lookup.rules if _strict(each)]
+    for strict, other in ((one, each) for one in alone for each in draft.lookup.rules if each.balancer is one.balancer):
+        if other is strict or (_strict(other) and other.location < strict.location):
+            continue
+        apart = strict.pool != other.pool and strict.frontend != other.frontend
+        if not apart or frozenset((strict.pool, other.pool)) in together:
             continue  # what shares a pool, a frontend or a network interface is an error, and reported for that
         message = (
             f"HA Ports rule {strict.rule.name!r} has floating IP disabled, and then Azure supports no other rule "
-            f"on load balancer {first.balancer.name!r}; {other.rule.name!r} is one"
+            f"on load balancer {strict.balancer.name!r}; {other.rule.name!r} is one"
         )
         fix = "set enable_floating_ip: true on both rules, or use another load balancer"
-        yield draft.warning(second.location, message, fix=fix)
+        yield draft.warning(other.location, message, fix=fix)
 
 
 def alone_on_its_instances(draft: Draft) -> Iterator[Finding]:
