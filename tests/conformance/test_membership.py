@@ -173,8 +173,6 @@ def test_a_member_that_is_removed_gets_nothing_new(lab: Lab) -> None:
     """An instance that is removed from the pool gets no new flows, and its UDP flows move.
 
     Source: azure.md §2, "Azure Load Balancer distribution modes"
-    Note: What becomes of the removed instance's established connections is in no document; in the lab they are
-    without a member, and the hash chooses another one.
     """
     smaller = hub_spoke(3)
     smaller["machines"][2]["network_interfaces"][0]["backend_address_pools"] = []
