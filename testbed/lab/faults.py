@@ -224,6 +224,9 @@ def clear(plan: Plan, machine_name: str) -> None:
     faults = active(state).get(machine_name, [])
     if namespaces.exists(machine.namespace):
         write_wire(plan, machine, ())
+    if Kind.LINK_DOWN in faults and machine.runtime in ("namespace", "container"):
+        # Its routes went with its links, those that its steps had made as well.
+        (state / f"{machine.name}.configured").unlink(missing_ok=True)
     if process is not None:
         if Kind.FREEZE in faults:
             made_of.thaw(machine.name, process)

@@ -1,7 +1,8 @@
 """The program ``nft-firewall``: a stateful network virtual appliance made of the kernel's own firewall.
 
 It forwards flows whose start it has seen and drops the rest, so a flow whose directions cross two appliances
-really breaks. What leaves for addresses outside the trusted space gets the appliance's own address.
+really breaks. What leaves for addresses outside the trusted space gets the appliance's own address, or every flow
+does (``source_nat``).
 """
 
 from __future__ import annotations
@@ -27,18 +28,29 @@ _TABLE = "ip testbed"
 
 @dataclass(frozen=True, slots=True)
 class FirewallConfig:
-    """``heartbeat_seconds`` is in the lab's time; ``standby_of`` the active appliance's address."""
+    """``heartbeat_seconds`` is in the lab's time; ``standby_of`` the active appliance's address.
+
+    ``source_nat``: ``outside`` the trusted prefixes, ``all`` or ``none``.
+    """
 
     machine: str
     probe_port: int = 8080
     probe_path: str = "/health"
     trusted_prefixes: tuple[str, ...] = ()
+    source_nat: str = "outside"
     standby_of: str | None = None
     heartbeat_seconds: float = 1.0
     control: str | None = None
 
 
-def ruleset(trusted_prefixes: tuple[str, ...]) -> str:
+_TRANSLATIONS = {
+    "outside": 'oifname != "lo" ip daddr != @trusted masquerade',
+    "all": 'oifname != "lo" masquerade',
+    "none": "counter",
+}
+
+
+def ruleset(trusted_prefixes: tuple[str, ...], source_nat: str = "outside") -> str:
     """The appliance's nftables table, replacing an earlier one."""
     trusted = f"    elements = {{ {', '.join(trusted_prefixes)} }}\n" if trusted_prefixes else ""
     return f"""\
@@ -61,7 +73,7 @@ table {_TABLE} {{
   }}
   chain leave {{
     type nat hook postrouting priority srcnat; policy accept;
-    oifname != "lo" ip daddr != @trusted masquerade
+    {_TRANSLATIONS[source_nat]}
   }}
 }}
 """
@@ -87,7 +99,8 @@ async def run(config: str, ready: Callable[[], None]) -> None:
         responder = HealthResponder(own.machine, own.probe_port, own.probe_path, healthy)
     except OSError as error:
         raise LabError(f"machine {own.machine!r}: port {own.probe_port} cannot be had: {error}") from error
-    nft.run(ruleset(own.trusted_prefixes))  # before the settings: it brings connection tracking, and theirs
+    rules = ruleset(own.trusted_prefixes, own.source_nat)
+    nft.run(rules)  # before the settings: it brings connection tracking, and theirs
     sysctl.write("net.netfilter.nf_conntrack_tcp_loose", "0")
     sysctl.write("net.ipv4.ip_forward", "1")
     async with switch:

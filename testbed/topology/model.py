@@ -287,7 +287,7 @@ class Machine(Document):
     access: Access | None = None
     """How the lab talks to it; containers and namespaces need none."""
     configure: tuple[ConfigureStep, ...] = ()
-    """What is done to it after each start, when it answers."""
+    """What is done to it after each start, when it answers; also when a namespace's or container's links come back."""
     ready: Ready | None = None
     """What ``up --wait`` waits for, beside the probes."""
     diagnostics: tuple[str, ...] = ()
