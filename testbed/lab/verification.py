@@ -74,7 +74,7 @@ class _Verification:
         self.loops = looping_pairs(plan, network)
         if not self.pairs:
             raise InputError(
-                f"nothing in lab {plan.lab!r} talks through the balancer",
+                f"nothing in lab {plan.lab!r} talks through an HA Ports rule",
                 fix="give two machines on both sides of it 'runtime: {kind: namespace, program: echo}'",
             )
         used = {pair.rule_id for pair in self.pairs}
