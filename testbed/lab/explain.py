@@ -92,14 +92,10 @@ def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], b
 
 
 def _dropped(refusal: Refusal) -> int:
-    """Packets that the kernel has dropped for this reason, at these cables."""
+    """Packets that the kernel has dropped for this reason, at this cable."""
     listed = next(each["set"] for each in nft.list_table(f"list set ip testbed {refusal.counted_in}") if "set" in each)
-    for each in listed.get("elem", ()):
-        value = each["elem"]["val"]
-        cables = tuple(value["concat"]) if isinstance(value, dict) else (value,)
-        if cables == refusal.cables:
-            return int(each["elem"]["counter"]["packets"])
-    return 0
+    found = [each["elem"] for each in listed.get("elem", ()) if each["elem"]["val"] == refusal.cable]
+    return sum(int(each["counter"]["packets"]) for each in found)
 
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
