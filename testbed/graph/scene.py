@@ -113,9 +113,7 @@ def _subnet(topology: Topology, lookup: Lookup, place: SubnetPlace) -> SubnetBox
     frontends = [_frontend(each, lookup) for each in lookup.frontends if each.frontend.subnet == place.key]
     gateways = {each.name for each in topology.virtual_network_gateways if each.subnet == place.key}
     outside = [
-        Item(
-            _id("place", each.name), "machine", each.name, (*map(str, each.local_network_address_space), "on-premises")
-        )
+        Item(_id("place", each.name), "machine", each.name, tuple(map(str, each.local_network_address_space)))
         for each in topology.local_network_gateways
         if each.virtual_network_gateway in gateways
     ]
