@@ -156,7 +156,7 @@ def test_floating_ip_lets_ha_ports_and_other_rules_share_a_pool_today() -> None:
     assert not about("by HA Ports and by other rules", findings(floating, "current"))
     for behaviour in ("2017-preview", "current"):
         found = findings(with_second_rule(floating=(True, False), **port), behaviour)
-        assert about("is used by HA Ports and by other rules", found)
+        assert about("is used by HA Ports and by another rule", found)
 
 
 @fact(row=21, state="switchable")
