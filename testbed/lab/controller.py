@@ -26,7 +26,9 @@ def start(plan: Plan, state: State, digest: str) -> None:
     Raises:
         LabError: It ended at once; the message holds the end of its log.
     """
-    config = ControllerConfig(plan.lab, plan.fabric, plan.time_scale, str(state.directory), plan.rules)
+    config = ControllerConfig(
+        plan.lab, plan.fabric, plan.time_scale, str(state.directory), plan.rules, **_backend(plan)
+    )
     state.write("controller.json", config.to_json())
 
     def problem(_process: Process) -> str:
@@ -38,6 +40,10 @@ def start(plan: Plan, state: State, digest: str) -> None:
 
     words = ("--config", str(state / "controller.json"))
     daemons.start(state, NAME, "testbed.probes.controller", *words, config=digest, problem=problem)
+
+
+def _backend(plan: Plan) -> dict[str, str]:
+    return {"backend": plan.balancer, "scheduler": plan.scheduler}
 
 
 def ask(state: State, operation: str) -> dict[str, Any] | None:

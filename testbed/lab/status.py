@@ -81,6 +81,7 @@ class LabStatus:
         return {
             "lab": self.plan.lab,
             "time_scale": self.plan.time_scale,
+            "balancer": self.plan.balancer,
             "controller": {
                 "alive": self.controller is not None,
                 "pid": self.controller.pid if self.controller else None,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, MTU, fabric_routes, machine_objects, steering
+from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, MTU, asking, fabric_routes, machine_objects, steering
 from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
 from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
@@ -62,7 +62,14 @@ def compile_plan(
     everyone = (*machines, *places, *([outside] if outside else []))
     server = dhcp(fabric, machines, MTU)
     described = Fabric(
-        network, interfaces, rules, link, topology.time_scale, topology.switches, dhcp=server is not None
+        network,
+        interfaces,
+        rules,
+        link,
+        topology.time_scale,
+        topology.switches,
+        dhcp=server is not None,
+        balancer=topology.balancer,
     )
     made: list[objects.KernelObject] = [objects.Namespace(fabric)]
     around = Surroundings(topology, lab, state_directory, folder, images)
@@ -75,6 +82,8 @@ def compile_plan(
         made += machine_objects(fabric, lab, each)
     made += fabric_routes(fabric, network, interfaces, outside, numbers)
     made += steering(fabric, rules)
+    if rules and topology.balancer == "ipvs":
+        made += asking(fabric, rules, topology.scheduler)
     made.append(objects.Ruleset(fabric, ("ip testbed",), fabric_ruleset(described)))
     if securities := effective_security(topology, interfaces):
         known = interface_numbers(interfaces, numbers)
@@ -83,13 +92,14 @@ def compile_plan(
     made += [server] if server else []
     made += virtual_machines(everyone, around)
     made += programs(everyone, around)
+    balancing = (topology.balancer.value, topology.scheduler.value)
     if rules:
-        digest = blake2b(repr((rules, topology.time_scale)).encode(), digest_size=8).hexdigest()
+        digest = blake2b(repr((rules, topology.time_scale, *balancing)).encode(), digest_size=8).hexdigest()
         made.append(objects.Controller(fabric, digest))
     if kept := [each.name for each in everyone if each.runtime == "container"]:
         made.append(objects.Keeper(fabric, " ".join(kept)))
     ids = tuple(sorted(numbers.known.items()))
-    return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made), folder)
+    return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made), folder, *balancing)
 
 
 def network_of(topology: model.Topology, plan: Plan) -> Network:

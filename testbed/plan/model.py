@@ -185,6 +185,10 @@ class Plan:
     objects: tuple[KernelObject, ...]
     folder: str = "."
     """Of the document: files are named relative to it."""
+    balancer: str = "nftables"
+    """The backend: ``nftables`` or ``ipvs``."""
+    scheduler: str = "mh"
+    """Of IPVS."""
 
     def scaled(self, seconds: float) -> float:
         """Azure's seconds as the lab's seconds."""

@@ -20,7 +20,7 @@ class ControllerConfig:
     """The probe controller's orders.
 
     ``namespace`` is the lab's fabric; None: stay in the one the process is in. ``source`` is the address that
-    probes come from; None: whichever the kernel takes. ``backend`` names the data plane.
+    probes come from; None: whichever the kernel takes. ``backend`` names the data plane, ``scheduler`` is IPVS's.
     """
 
     lab: str
@@ -30,6 +30,7 @@ class ControllerConfig:
     rules: tuple[Rule, ...]
     source: str | None = PROBE_SOURCE
     backend: str = "nftables"
+    scheduler: str = "mh"
 
     def to_json(self) -> str:
         """As text that :meth:`from_json` reads back."""

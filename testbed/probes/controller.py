@@ -234,7 +234,11 @@ def _backend(config: ControllerConfig) -> Backend:
         from testbed.balancer.nftables import NftablesBackend
 
         return NftablesBackend(config.rules)
-    raise LabError(f"unknown balancer backend {config.backend!r}", fix="use 'nftables'")
+    if config.backend == "ipvs":
+        from testbed.balancer.ipvs import IpvsBackend
+
+        return IpvsBackend(config.rules, config.scheduler)
+    raise LabError(f"unknown balancer backend {config.backend!r}", fix="use 'nftables' or 'ipvs'")
 
 
 async def _until_signal(config: ControllerConfig, backend: Backend) -> None:

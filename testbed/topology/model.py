@@ -23,6 +23,7 @@ from testbed.topology.words import Address, Name, Port, Prefix, Reference, Subne
 __all__ = [
     "AzureBehaviour",
     "BackendAddressPool",
+    "Balancer",
     "FrontendIPConfiguration",
     "Internet",
     "LoadBalancer",
@@ -38,6 +39,7 @@ __all__ = [
     "ProbeProtocol",
     "Route",
     "RouteTable",
+    "Scheduler",
     "Sku",
     "Subnet",
     "Topology",
@@ -53,6 +55,25 @@ class AzureBehaviour(StrEnum):
 
     PREVIEW_2017 = "2017-preview"
     CURRENT = "current"
+
+
+class Balancer(StrEnum):
+    """What picks the member of a new flow."""
+
+    NFTABLES = "nftables"
+    IPVS = "ipvs"
+
+
+class Scheduler(StrEnum):
+    """How IPVS picks (``ipvsadm --scheduler``)."""
+
+    RR = "rr"
+    WRR = "wrr"
+    LC = "lc"
+    WLC = "wlc"
+    MH = "mh"
+    SH = "sh"
+    FO = "fo"
 
 
 class Sku(StrEnum):
@@ -289,6 +310,10 @@ class Topology(Document):
     """Multiplies every timer of the lab; 0.02 turns a 5 s probe interval into 100 ms."""
     azure_behaviour: AzureBehaviour = AzureBehaviour.CURRENT
     """The limits of HA Ports rules: those of the preview of 2017, or of today."""
+    balancer: Balancer = Balancer.NFTABLES
+    """The backend; ``docs/balancers.md`` says where they differ. ``testbed up --balancer`` goes before it."""
+    scheduler: Scheduler = Scheduler.MH
+    """Only with ``ipvs``: which member a new TCP or UDP flow gets."""
     switches: Switches = Switches()
     """Decisions where Azure's own documents differ."""
     virtual_networks: tuple[VirtualNetwork, ...] = Field(min_length=1)

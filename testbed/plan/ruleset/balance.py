@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
+from testbed.plan.ruleset import ipvs
 from testbed.plan.ruleset.choice import flow_hash, hash_type
 from testbed.plan.ruleset.context import idle_seconds
 from testbed.plan.ruleset.text import block, elements
@@ -100,8 +101,9 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
         *pick(rule),
         f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
-        "ct mark set meta mark",
         f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
+        *(ipvs.question(rule) if fabric.balancer == "ipvs" else []),
+        "ct mark set meta mark",
         "counter name meta mark map @flows",
         f"goto steered_{rule.id}",
     ]
@@ -115,4 +117,5 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
             there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
             port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
             rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, there])
-    return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]
+    asking = ipvs.ways_to_ask(rule) if fabric.balancer == "ipvs" else []
+    return [*asking, *block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

@@ -24,6 +24,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from testbed.plan.ruleset import ipvs
 from testbed.plan.ruleset.balance import balance, counters, rewritten_flows, rule_chains, rule_objects, timeouts
 from testbed.plan.ruleset.classify import classify, fragments, from_member, from_subnet, frontend
 from testbed.plan.ruleset.interfaces import interfaces
@@ -56,6 +57,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     lines += balance(fabric)
     for rule in fabric.rules:
         lines += rule_chains(fabric, rule)
+    lines += ipvs.answers(fabric) if fabric.balancer == "ipvs" else []
     lines += interfaces(fabric)
     lines += local(fabric)
     # An empty chain names the version, so that what is loaded can be told from what should be.
