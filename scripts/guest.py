@@ -1,17 +1,18 @@
 """Runs a command with this checkout in a guest kernel, by emulation: ``scripts/guest.py [--limit S] -- COMMAND…``.
 
-For what the computer's own kernel lacks (IPVS). The kernel is the one that ``scripts/install ipvs`` has unpacked;
+For what the computer's own kernel lacks (IPVS). The kernel is the one that ``scripts/install guest`` has unpacked;
 ``virtme-ng`` boots it in a few seconds with the computer's own file system, read-only. The guest reads it by 9p,
 where Python would need seconds to start: what the command needs is packed into one file, which the guest unpacks into
 memory, at the same paths. The command's output is printed as it comes; the exit status is the command's own, or
-3 when the guest did not get so far, and nothing is left running. What the command writes to the folder
-that ``GUEST_RESULTS`` names stays.
+3 when the guest did not get so far, and nothing is left running. ``{results}`` in the command stands for the only
+folder that outlives the guest: ``--results`` says where its content goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import compileall
+import contextlib
 import os
 import shlex
 import shutil
@@ -24,6 +25,7 @@ import time
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 __all__ = ["main"]
 
@@ -53,7 +55,7 @@ tar --extract --blocking-factor=1000 --file "$share/payload.tar" --directory / |
 mkdir -p /run/netns && ip link set lo up
 for module in {modules}; do modprobe "$module" || echo "guest: there is no module $module"; done
 cd {root} || exit
-export PYTHONDONTWRITEBYTECODE=1 GUEST_RESULTS="$share/results"
+export PYTHONDONTWRITEBYTECODE=1
 {command}
 echo $? > "$share/status"
 """
@@ -65,12 +67,12 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=1200, help="seconds until the guest is given up (1200)")
     parser.add_argument("--memory", default="3G", help="of the guest (3G)")
     parser.add_argument("--cpus", type=int, default=2, help="of the guest (2)")
-    parser.add_argument("--results", type=Path, help="where to copy what the command has left in GUEST_RESULTS")
+    parser.add_argument("--results", type=Path, help="where to copy what the command has left in {results}")
     parser.add_argument("command", nargs="+", help="command and arguments, in this checkout")
     arguments = parser.parse_args()
     images = sorted(KERNEL.glob("boot/vmlinuz-*"))
     if not images:
-        print("guest: there is no kernel for it\n  fix: scripts/install ipvs", file=sys.stderr)
+        print("guest: there is no kernel for it\n  fix: scripts/install guest", file=sys.stderr)
         return 3
     with TemporaryDirectory(prefix="guest-") as folder:
         share = Path(folder)
@@ -81,8 +83,7 @@ def main() -> int:
 
 def _pack(share: Path, command: list[str]) -> None:
     """Everything the guest reads, in one file, and what it does first."""
-    environment = Path(sys.prefix).resolve()
-    python = Path(sys.base_prefix).resolve()
+    environment, python = Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()
     if python in (Path("/usr"), Path("/usr/local")):  # the system's, which has much beside Python
         python = Path(sysconfig.get_path("stdlib")).resolve()
     for each in ("testbed", "tests", "bench"):
@@ -97,15 +98,15 @@ def _pack(share: Path, command: list[str]) -> None:
                 tar.add(modules / each)
             for index in modules.glob("modules.*"):
                 tar.add(index)
-        for each in sorted(_programs(environment)):
-            if not any(each.is_relative_to(folder) for folder in folders):
-                tar.add(each)
+        for program in sorted(_programs(environment)):
+            if not any(program.is_relative_to(folder) for folder in folders):
+                tar.add(program)
     start = _START.format(
         share=shlex.quote(str(share)),
         folders=shlex.join(map(str, folders)),
         modules=" ".join(_MODULES),
         root=shlex.quote(str(ROOT)),
-        command=shlex.join(command),
+        command=shlex.join(word.replace("{results}", str(share / "results")) for word in command),
     )
     (share / "start").write_text(start)
 
@@ -173,18 +174,16 @@ def _run(share: Path, image: Path, arguments: argparse.Namespace) -> int:
     return 3
 
 
-def _pass_on(output: object) -> None:
-    while text := output.read(1 << 16):  # type: ignore[attr-defined]
+def _pass_on(output: BinaryIO) -> None:
+    while text := output.read(1 << 16):
         sys.stdout.buffer.write(text)
     sys.stdout.flush()
 
 
 def _end(guest: subprocess.Popen[bytes]) -> None:
     """End the emulator and what started it: they are a session of their own."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(guest.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     guest.wait()
 
 

@@ -83,7 +83,7 @@ def _inside(name: str) -> Iterator[Check]:
         "IPVS",
         "balancer: ipvs",
         partial(attempts.ipvs, name),
-        "kernel options CONFIG_IP_VS, CONFIG_IP_VS_NFCT and CONFIG_IP_VS_MH; make test-ipvs has a guest kernel with them",
+        "kernel options CONFIG_IP_VS, CONFIG_IP_VS_NFCT and CONFIG_IP_VS_MH; make test-ipvs has a kernel with them",
         required=False,
     )
     yield Check("packet rings", "verify", partial(attempts.packet_ring, name), "kernel option CONFIG_PACKET")
