@@ -8,6 +8,8 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import ExitStack, closing
+from functools import partial
+from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +183,7 @@ def test_a_flow_of_one_direction_stays(lab: Lab, deaf_web2: None) -> None:
 
         for number in range(12):
             sender.send(b"log")
-            lab.wait("the datagram is at a member", arrived, lambda seen, sent=number + 1: bool(seen == sent))
+            lab.wait("the datagram is at a member", arrived, partial(eq, number + 1))
         assert len(tap.members_of(WEB1, port)) == 1
 
 

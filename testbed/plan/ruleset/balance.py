@@ -101,9 +101,9 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
         *pick(rule),
         f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
-        f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
         *(ipvs.question(rule) if fabric.balancer == "ipvs" else []),
         "ct mark set meta mark",
+        f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
         "counter name meta mark map @flows",
         f"goto steered_{rule.id}",
     ]
@@ -117,5 +117,5 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
             there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
             port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
             rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, there])
-    asking = ipvs.ways_to_ask(rule) if fabric.balancer == "ipvs" else []
+    asking = ipvs.ways_to_ask(fabric, rule) if fabric.balancer == "ipvs" else []
     return [*asking, *block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

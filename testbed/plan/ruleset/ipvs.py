@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import IPVS_MASK
+from testbed.plan.ruleset.context import idle_seconds
 from testbed.plan.ruleset.text import block
 from testbed.plan.virtual_services import asks, flow_address, service_marks
 
@@ -37,12 +38,13 @@ def question(rule: Rule) -> list[str]:
     ]
 
 
-def ways_to_ask(rule: Rule) -> list[str]:
+def ways_to_ask(fabric: Fabric, rule: Rule) -> list[str]:
     """The chain that dresses a packet for IPVS."""
     if not asks(rule):
         return []
     tcp, udp = service_marks(rule)
     lines = [
+        f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
         f"meta mark set {tcp:#010x}",
         f"meta l4proto udp meta mark set {udp:#010x}",
         # IPVS would drop the first packet of a flow that it knows with another member: so it gets a new name.
