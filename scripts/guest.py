@@ -55,7 +55,7 @@ tar --extract --blocking-factor=1000 --file "$share/payload.tar" --directory / |
 mkdir -p /run/netns && ip link set lo up
 for module in {modules}; do modprobe "$module" || echo "guest: there is no module $module"; done
 cd {root} || exit
-export PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PWD"
 {command}
 echo $? > "$share/status"
 """
