@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from documents import hub_spoke
+from documents import FIREWALL, FRONTEND, hub_spoke, machine, rule, user_route
 
 from testbed.kernel import conntrack, ipvs, namespaces, nft
 from testbed.topology.model import Scheduler
@@ -287,6 +287,55 @@ def test_flows_live_through_a_change_of_the_balancer(lab: Lab) -> None:
     lab.up(document())
 
 
+def test_a_first_packet_to_the_frontend_is_rewritten(lab: Lab) -> None:
+    """Without floating IP the destination becomes the member's, also of the packet that IPVS has sent out again."""
+    with lab.tap(*NVAS) as tap:
+        for number in range(4):
+            assert lab.connects("web1", FRONTEND, 8080, source_port=30_000 + number)
+            (first, *_) = [each for each in tap.packets() if each.source_port == 30_000 + number and not each.sent]
+            assert first.destination == {"nva1": "10.0.1.4", "nva2": "10.0.1.5"}[first.machine]
+
+
 def test_up_again_changes_nothing(lab: Lab) -> None:
     """What is there is read from IPVS and found to be what is planned."""
     assert lab.up(document()).changes == ()
+
+
+def two_frontends() -> dict[str, Any]:
+    """What web1 and web2 say to each other goes through a member of each of two pools, one after the other."""
+    made = hub_spoke(2)
+    hub, _, spoke2 = made["virtual_networks"]
+    hub["subnets"][0]["route_table"] = "from-first"
+    hub["subnets"].append({"name": "second", "address_prefix": "10.0.3.0/24", "route_table": "from-second"})
+    spoke2["subnets"][0]["route_table"] = "to-second"
+    made["route_tables"] += [
+        {"name": "from-first", "routes": [user_route("on", "10.2.0.0/16", "10.0.2.5")]},
+        {"name": "from-second", "routes": [user_route("on", "10.1.0.0/16", FRONTEND)]},
+        {"name": "to-second", "routes": [user_route("default", "0.0.0.0/0", "10.0.2.5")]},
+    ]
+    (balancer,) = made["load_balancers"]
+    balancer["frontend_ip_configurations"].append(
+        {"name": "second", "subnet": "hub/lb", "private_ip_address": "10.0.2.5"}
+    )
+    balancer["backend_address_pools"].append({"name": "second"})
+    balancer["load_balancing_rules"].append(rule("second", "second", "second"))
+    joined = {"enable_ip_forwarding": True, "backend_address_pools": ["ilb/second"]}
+    made["machines"] += [
+        machine(f"nva{3 + each}", "hub/second", f"10.0.3.{4 + each}", FIREWALL, **joined) for each in (0, 1)
+    ]
+    return made | {"scheduler": "rr"}
+
+
+def test_the_same_flow_at_two_frontends(labs: Callable[..., Lab]) -> None:
+    """The second rule does not find what IPVS remembers of the first: else the flow would go round in a loop."""
+    lab = labs(two_frontends())
+    names = ("nva1", "nva2", "nva3", "nva4")
+    with lab.tap(*names) as tap:
+        for number in range(6):
+            opener, target = (("web1", WEB2), ("web2", WEB1))[number % 2]
+            address = WEB1 if opener == "web1" else WEB2
+            with lab.tcp(opener, target) as connection:
+                assert lab.echoes(connection, seconds=lab.timing.patience)
+                there, back = carriers(tap.packets(), address, connection.getsockname()[1])
+                assert there == back
+                assert len(there & {"nva1", "nva2"}) == len(there & {"nva3", "nva4"}) == 1
