@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from difflib import ndiff
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -13,9 +14,11 @@ import yaml
 from testbed.plan import objects, virtual_services
 from testbed.plan.compile import compile_plan
 from testbed.plan.describe import describe
-from testbed.plan.model import Plan
 from testbed.plan.numbers import Numbers
 from testbed.topology.model import Scheduler, Topology
+
+if TYPE_CHECKING:
+    from testbed.plan.model import Plan
 
 TOPOLOGIES = Path(__file__).parents[3] / "topologies"
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,11 +31,11 @@ def plan(name: str, **more: str) -> Plan:
 
 def test_the_difference_of_the_plans_is_as_recorded() -> None:
     """All that IPVS adds to the plan of a lab with rewriting, and it takes nothing away. UPDATE_GOLDEN=1 writes it."""
-    texts = [
+    before, after = (
         "\n".join(describe(each) for each in plan("all-ports-app", balancer=name).objects).splitlines()
         for name in ("nftables", "ipvs")
-    ]
-    changed = [each for each in ndiff(*texts) if each[0] in "+-" and "version_" not in each]
+    )
+    changed = [each for each in ndiff(before, after) if each[0] in "+-" and "version_" not in each]
     golden = GOLDEN / "all-ports-app-ipvs.txt"
     text = "\n".join(changed) + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
