@@ -28,8 +28,11 @@ _MEMBERS, _FLOWS, _AGAIN = IPv4Address("198.18.0.0"), IPv4Address("198.19.0.0"),
 
 
 def asks(rule: Rule) -> bool:
-    """Whether IPVS is asked for a rule's flows: not without members."""
-    return bool(rule.members)
+    """Whether IPVS is asked for a rule's flows: not without members, nor where addresses alone choose.
+
+    No scheduler hashes both addresses, so for ``SourceIP`` and ``SourceIPProtocol`` nftables picks.
+    """
+    return bool(rule.members) and rule.hashes_ports
 
 
 def service_marks(rule: Rule) -> tuple[int, int]:

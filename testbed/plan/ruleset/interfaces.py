@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from testbed.plan.network import ClosedPeering
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["interfaces"]
+__all__ = ["closed_to", "interfaces"]
 
 _NOTED = 65_535
 
@@ -75,6 +75,14 @@ def _peered(fabric: Fabric) -> list[str]:
         lines += block(f"chain into_{number}", checks[name])
     hook = "type filter hook forward priority filter; policy accept;"
     return [*lines, *block("chain peered", [hook, f"oifname vmap {{ {', '.join(ways)} }}"])]
+
+
+def closed_to(fabric: Fabric, virtual_network: str) -> Iterator[str]:
+    """The same, beforehand, for packets that the fabric itself sends on (IPVS does): they meet no hook for forwarding."""
+    for closed in fabric.network.closed_peerings():
+        if closed.virtual_network == virtual_network and (cables := ", ".join(_cables(fabric, closed))):
+            space = ", ".join(map(str, closed.space))
+            yield f"iifname {{ {cables} }} ip saddr != {{ {space} }} drop"
 
 
 def _cables(fabric: Fabric, closed: ClosedPeering) -> Iterator[str]:

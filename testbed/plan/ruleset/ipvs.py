@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import IPVS_MASK
 from testbed.plan.ruleset.context import idle_seconds
+from testbed.plan.ruleset.interfaces import closed_to
 from testbed.plan.ruleset.text import block
 from testbed.plan.virtual_services import asks, flow_address, service_marks
 
@@ -43,7 +44,9 @@ def ways_to_ask(fabric: Fabric, rule: Rule) -> list[str]:
     if not asks(rule):
         return []
     tcp, udp = service_marks(rule)
+    pool = {each.virtual_network for each in fabric.interfaces if each.member_id in {one.id for one in rule.members}}
     lines = [
+        *(line for name in sorted(pool) for line in closed_to(fabric, name)),
         f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
         f"meta mark set {tcp:#010x}",
         f"meta l4proto udp meta mark set {udp:#010x}",
