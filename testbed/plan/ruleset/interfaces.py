@@ -78,7 +78,7 @@ def _peered(fabric: Fabric) -> list[str]:
 
 
 def closed_to(fabric: Fabric, virtual_network: str) -> Iterator[str]:
-    """The same, beforehand, for packets that the fabric itself sends on (IPVS does): they meet no hook for forwarding."""
+    """The same, beforehand, for what the fabric itself sends on (IPVS does): it meets no hook for forwarding."""
     for closed in fabric.network.closed_peerings():
         if closed.virtual_network == virtual_network and (cables := ", ".join(_cables(fabric, closed))):
             space = ", ".join(map(str, closed.space))
