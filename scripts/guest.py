@@ -74,6 +74,7 @@ def main() -> int:
     if not images:
         print("guest: there is no kernel for it\n  fix: scripts/install guest", file=sys.stderr)
         return 3
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # as an exception, so that the guest is ended too
     with TemporaryDirectory(prefix="guest-") as folder:
         share = Path(folder)
         (share / "results").mkdir()

@@ -326,9 +326,9 @@ def two_frontends() -> dict[str, Any]:
     return made | {"scheduler": "rr"}
 
 
-def test_the_same_flow_at_two_frontends(labs: Callable[..., Lab]) -> None:
+def test_the_same_flow_at_two_frontends(own_lab: Callable[..., Lab]) -> None:
     """The second rule does not find what IPVS remembers of the first: else the flow would go round in a loop."""
-    lab = labs(two_frontends())
+    lab = own_lab(two_frontends())
     names = ("nva1", "nva2", "nva3", "nva4")
     with lab.tap(*names) as tap:
         for number in range(6):
