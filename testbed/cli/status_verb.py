@@ -111,5 +111,7 @@ def _health(member: MemberState) -> str:
     from testbed.cli.output import bad, good
 
     if member.healthy is None:  # nothing probes, or nothing has yet
-        return "unknown"
-    return good("up") if member.healthy else bad("down")
+        word = "unknown"
+    else:
+        word = good("up") if member.healthy else bad("down")
+    return word if member.admin_state == "None" else f"{word}, admin state {member.admin_state}"

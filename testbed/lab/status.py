@@ -40,6 +40,8 @@ class MemberState:
     detail: str
     flows: int
     packets: int
+    admin_state: str = "None"
+    held_until: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Flat, with Azure's name for the address."""
@@ -53,6 +55,8 @@ class MemberState:
             "detail": self.detail,
             "flows": self.flows,
             "packets": self.packets,
+            "admin_state": self.admin_state,
+            "held_until": self.held_until,
         }
 
 
@@ -151,6 +155,8 @@ def _from_controller(plan: Plan, status: ControllerStatus) -> tuple[MemberState,
             member.detail,
             member.flows,
             member.packets,
+            member.admin_state,
+            member.held_until,
         )
         for each in status.rules
         if each.id in rules

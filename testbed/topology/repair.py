@@ -28,8 +28,10 @@ _ROUNDS = 20
 #: Keys that no other check depends on: when one is wrong, its default stands in for it.
 _STAND_ALONE = frozenset(
     {
+        "admin_state",
         "allow_forwarded_traffic",
         "allow_virtual_network_access",
+        "drain_period_in_seconds",
         "enable_tcp_reset",
         "idle_timeout_in_minutes",
         "interval_in_seconds",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
 from testbed.plan.ruleset.context import idle_seconds
+from testbed.plan.ruleset.strangers import stranger_objects, strangers, unbalanced_strangers
 from testbed.plan.ruleset.text import block, elements
 
 if TYPE_CHECKING:
@@ -23,13 +24,16 @@ _FLOW = f"{_FLOW_KEY} : ip daddr"
 FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
 
 
-def rule_objects(rule: Rule) -> list[str]:
+def rule_objects(fabric: Fabric, rule: Rule) -> list[str]:
     """The owner map and the eligible set, which change while the lab runs; and the rewritten flows.
 
     What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
     """
     lines = block(f"map {rule.owner_map}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"])
     lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    if rule.flows_end_alone:  # that its admin state keeps flows on, though it gets no new ones
+        lines += block(f"set persistent_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    lines += stranger_objects(rule, idle_seconds(rule, fabric.time_scale))
     for member in rule.members if not rule.enable_floating_ip else ():
         flows = [f"typeof {_FLOW}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
         lines += block(f"map frontend_{member.id}", flows)
@@ -65,6 +69,7 @@ def balance(fabric: Fabric) -> list[str]:
     if fabric.rules:
         chains = [f"{balance_mark(rule.id):#010x} : goto rule_{rule.id}" for rule in fabric.rules]
         lines.append(f"meta mark vmap {{ {', '.join(chains)} }}")
+        lines += unbalanced_strangers(fabric.rules)
     if internet := fabric.internet:
         marks = [f"{sender:#010x} : {back:#010x}" for sender, back in internet.return_marks]
         cable = f'iifname "{internet.fabric_name}"'
@@ -79,10 +84,10 @@ def balance(fabric: Fabric) -> list[str]:
 
 def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     """How a rule chooses, and what is done to packets that have their member."""
-    lines = []
-    if len(rule.members) > 1:
-        # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one.
-        lines.append(f"tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered_{rule.id}")
+    lines = strangers(rule)
+    # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one member.
+    kept = f"@persistent_{rule.id}" if rule.flows_end_alone else "!= 0"
+    lines.append(f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}")
     lines += [
         f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",

@@ -11,6 +11,7 @@ from testbed.topology.rules import (
     addressing,
     balancing,
     machines,
+    members,
     names,
     probing,
     references,
@@ -29,7 +30,7 @@ __all__ = ["CHECKS", "run_all"]
 
 CHECKS: tuple[Callable[[Draft], Iterator[Finding]], ...] = tuple(
     getattr(module, name)
-    for module in (names, addressing, references, routing, balancing, probing, security, runtimes, machines)
+    for module in (names, addressing, references, routing, balancing, members, probing, security, runtimes, machines)
     for name in module.__all__
     if name.islower()
 )
