@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ECHO", "FIREWALL", "FRONTEND", "IDLE", "hub_spoke", "machine", "network", "rule", "user_route"]
+__all__ = ["ECHO", "FIREWALL", "FRONTEND", "IDLE", "application", "hub_spoke", "machine", "network", "rule", "user_route"]
 
 Document = dict[str, Any]
 
@@ -103,3 +103,16 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
             machine("web2", "spoke2/workload", "10.2.0.4"),
         ],
     }
+
+
+def application(members: int = 1, *, pool: Document | None = None, **rule_keys: Any) -> Document:
+    """Servers ``app1`` … (10.0.1.4 …) behind the frontend, and ``client`` (10.0.1.100), which is idle."""
+    document = hub_spoke(0, probe={"protocol": "Tcp", "port": 80, "request_path": None}, **rule_keys)
+    document["load_balancers"][0]["backend_address_pools"] = [{"name": "nvas", **(pool or {})}]
+    document["virtual_networks"] = document["virtual_networks"][:1]
+    document["peerings"] = document["route_tables"] = []
+    document["machines"] = [
+        machine(f"app{number + 1}", "hub/nva", f"10.0.1.{4 + number}", backend_address_pools=["ilb/nvas"])
+        for number in range(members)
+    ] + [machine("client", "hub/nva", "10.0.1.100", IDLE)]
+    return document

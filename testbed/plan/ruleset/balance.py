@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["FLOW_BACK", "balance", "counters", "rule_chains", "rule_objects", "timeouts"]
 
 #: Rewritten flows one member can have at a time; a full table drops new ones.
-_REWRITTEN_FLOWS = 262_144
+_REWRITTEN_FLOWS = 524_288
 #: A rewritten flow as its packets to the member show it, and the frontend it was addressed to.
 _FLOW_KEY = "ip saddr . meta l4proto . th sport . th dport"
 _FLOW = f"{_FLOW_KEY} : ip daddr"
@@ -104,7 +104,8 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
         chains = ", ".join(f"{member.id} : goto to_{member.id}" for member in rule.members)
         steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
         for member in rule.members:
-            flow = f"{_FLOW_KEY} timeout {idle_seconds(rule, fabric.time_scale)}s : ip daddr"
+            # Longer than the flow is remembered, so that what its member sends too late is known, and dropped.
+            flow = f"{_FLOW_KEY} timeout {2 * idle_seconds(rule, fabric.time_scale)}s : ip daddr"
             there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
             rewriting += block(f"chain to_{member.id}", [there])
     return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]
