@@ -108,7 +108,7 @@ def entries(mark: int | None = None) -> Iterator[Entry]:
 
 
 def sweep() -> None:
-    """Let the kernel remove what is overdue: it does so in its own time, up to a minute late, or when somebody looks."""
+    """Let the kernel remove what is overdue: by itself it may be a minute late, but not when somebody looks."""
     for _ in entries(_NOBODYS_MARK):
         pass
 

@@ -54,7 +54,9 @@ def find(plan: Plan, pool: str, member: str) -> tuple[str, str]:
     if not fitting:
         raise UnknownLabError(f"pool {pools[0]!r} has no member {member!r}", fix=f"members: {', '.join(members)}")
     if len(fitting) > 1:
-        raise InputError(f"several network interfaces of {member!r} are members", fix=f"use one of: {', '.join(fitting)}")
+        raise InputError(
+            f"several network interfaces of {member!r} are members", fix=f"use one of: {', '.join(fitting)}"
+        )
     if not any(rule.probe for rule in rules):
         raise InputError(f"no rule of pool {pools[0]!r} has a probe, so admin states do not count", fix="add a probe")
     return pools[0], fitting[0]
@@ -64,8 +66,9 @@ def _last(pool: str) -> str:
     return pool.partition("/")[2]
 
 
-def _ask(plan: Plan, op: str, pool: str, member: str, **more: str) -> Backend:
-    answer = control.request(State(plan.lab) / "controller.sock", op, pool=pool, member=member, **more)
+def _ask(plan: Plan, op: str, pool: str, member: str, state: str | None = None) -> Backend:
+    socket = State(plan.lab) / "controller.sock"
+    answer = control.request(socket, op, pool=pool, member=member, admin_state=state)
     if "error" in answer:
         raise LabError(f"the controller of lab {plan.lab!r} refuses: {answer['error']}")
     return Backend(pool, member, answer["admin_state"], answer["flows"])
@@ -86,7 +89,7 @@ def set_admin_state(plan: Plan, pool: str, member: str, state: str) -> Backend:
     Raises:
         LabError: The controller does not answer.
     """
-    return _ask(plan, "backend", pool, member, admin_state=state)
+    return _ask(plan, "backend", pool, member, state)
 
 
 def drain(

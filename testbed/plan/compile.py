@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.cables import cables
 from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, MTU, fabric_routes, machine_objects, steering
+from testbed.plan.cables import cables
 from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
 from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network

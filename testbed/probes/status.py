@@ -77,7 +77,7 @@ def rule_status(rule: Rule, members: tuple[MemberStatus, ...]) -> RuleStatus:
     return RuleStatus(rule.id, rule.key, rule.load_balancer, rule.frontend, members)
 
 
-def member_status(  # noqa: PLR0913 - what is known of a member comes from many places
+def member_status(
     member: Member,
     target: Target | None,
     counted: MemberCounters | None,

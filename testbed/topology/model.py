@@ -186,7 +186,7 @@ class LoadBalancerBackendAddress(Document):
     machine: MemberReference
     """A member: a machine, or ``machine/eth1`` when several of its network interfaces are members."""
     admin_state: AdminState = AdminState.NONE
-    """``None``: the probe decides; ``Up``: new flows whatever it says; ``Down``: none. ``testbed backend`` changes it."""
+    """``None``: the probe decides; ``Up``: new flows whatever it says; ``Down``: no new flows."""
 
 
 class BackendAddressPool(Document):
@@ -245,7 +245,7 @@ class LoadBalancingRule(Document):
     idle_timeout_in_minutes: Annotated[int, Field(ge=4, le=100)] = 4
     """TCP flows that were silent for longer are forgotten, and dropped without a word from then on."""
     enable_tcp_reset: bool = False
-    """Both ends of a flow that is forgotten get a reset; not with an appliance in the path (``tcp_reset_on_ha_ports``)."""
+    """Both ends of a flow that is forgotten get a reset; not with an appliance in the path, but for a switch."""
 
 
 class LoadBalancer(Document):

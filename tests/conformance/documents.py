@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ECHO", "FIREWALL", "FRONTEND", "IDLE", "application", "hub_spoke", "machine", "network", "rule", "user_route"]
+__all__ = [
+    "ECHO",
+    "FIREWALL",
+    "FRONTEND",
+    "IDLE",
+    "application",
+    "hub_spoke",
+    "machine",
+    "network",
+    "rule",
+    "user_route",
+]
 
 Document = dict[str, Any]
 

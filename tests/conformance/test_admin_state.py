@@ -158,26 +158,35 @@ def test_down_with_nobody_else_left(lab: Lab) -> None:
     assert lab.connects("web1", "10.2.0.4")
 
 
+@pytest.fixture(scope="module")
+def app(labs: Callable[..., Lab]) -> Lab:
+    """A server behind a frontend, its floating IP off; each test makes of it what it needs."""
+    return labs(application())
+
+
 @fact(row=5)
-def test_the_drain_period_ends_with_a_reset(own_lab: Callable[..., Lab]) -> None:
+def test_the_drain_period_ends_with_a_reset(app: Lab) -> None:
     """`drain_period_in_seconds` of a pool: so long after Down, the flows that are left are reset at both ends.
 
     Source: azure.md §2, "Load Balancers - REST API"
     Note: Counted from the moment the admin state is set; a member that leaves the pool is not drained.
     """
-    lab = own_lab(application(pool={"drain_period_in_seconds": 60}))
-    with lab.tcp("client", FRONTEND) as connection, lab.tap("app1", "client") as tap:
-        assert lab.echoes(connection)
-        backend.set_admin_state(lab.plan, "ilb/nvas", "app1/eth0", "Down")
-        assert lab.echoes(connection)
-        assert_reset(lab, connection)
-        lab.wait("both ends get a reset", lambda: {each.machine for each in tap.packets() if each.flags & 4 and not each.sent},
-                 lambda seen: seen == {"app1", "client"})
-        assert "ESTAB" not in lab.run("app1", "ss", "-Htn").stdout
+    app.up(application(pool={"drain_period_in_seconds": 60}))
+    with app.tcp("client", FRONTEND) as connection, app.tap("app1", "client") as tap:
+        assert app.echoes(connection)
+        with admin_state(app, "app1", "Down"):
+            assert app.echoes(connection)
+            assert_reset(app, connection)
+            app.wait(
+                "both ends get a reset",
+                lambda: {each.machine for each in tap.packets() if each.flags & 4 and not each.sent},
+                lambda seen: seen == {"app1", "client"},
+            )
+        assert "ESTAB" not in app.run("app1", "ss", "-Htn").stdout
 
 
 @fact(row=5, state="switchable")
-def test_down_resets_established_tcp_where_the_switch_says_so(own_lab: Callable[..., Lab]) -> None:
+def test_down_resets_established_tcp_where_the_switch_says_so(app: Lab) -> None:
     """The API's text says that Down resets existing connections; the overview says that they persist.
 
     Source: azure.md §2, "Administrative state in Azure Load Balancer"
@@ -185,15 +194,15 @@ def test_down_resets_established_tcp_where_the_switch_says_so(own_lab: Callable[
     """
     document = application()
     document["switches"] = {"admin_state_down": "Reset"}
-    lab = own_lab(document)
-    with lab.tcp("client", FRONTEND) as connection:
-        assert lab.echoes(connection)
-        backend.set_admin_state(lab.plan, "ilb/nvas", "app1/eth0", "Down")
-        assert_reset(lab, connection)
+    app.up(document)
+    with app.tcp("client", FRONTEND) as connection:
+        assert app.echoes(connection)
+        with admin_state(app, "app1", "Down"):
+            assert_reset(app, connection)
 
 
 @fact(row=5)
-def test_admin_states_of_the_document_and_of_the_command(own_lab: Callable[..., Lab]) -> None:
+def test_admin_states_of_the_document_and_of_the_command(app: Lab) -> None:
     """Admin states are set per backend address of a pool, and can be changed at any time.
 
     Source: azure.md §2, "Administrative state in Azure Load Balancer"
@@ -201,20 +210,20 @@ def test_admin_states_of_the_document_and_of_the_command(own_lab: Callable[..., 
     the controller starts anew.
     """
     document = application(pool={"load_balancer_backend_addresses": [{"machine": "app1", "admin_state": "Down"}]})
-    lab = own_lab(document)
-    assert not lab.connects("client", FRONTEND)
-    backend.set_admin_state(lab.plan, "ilb/nvas", "app1/eth0", "None")
-    with lab.tcp("client", FRONTEND) as connection:
-        backend.set_admin_state(lab.plan, "ilb/nvas", "app1/eth0", "Down")
+    app.up(document)
+    assert not app.connects("client", FRONTEND)
+    backend.set_admin_state(app.plan, "ilb/nvas", "app1/eth0", "None")
+    with app.tcp("client", FRONTEND) as connection:
+        backend.set_admin_state(app.plan, "ilb/nvas", "app1/eth0", "Down")
         # the only member of its pool, and its flow goes on: that is promised for Down, whatever else is up
-        assert lab.echoes(connection)
+        assert app.echoes(connection)
     document["load_balancers"][0]["probes"][0]["interval_in_seconds"] = 6
-    lab.up(document)
-    assert lab.member("app1").admin_state == "Down"
+    app.up(document)
+    assert app.member("app1").admin_state == "Down"
     document["load_balancers"][0]["backend_address_pools"][0]["load_balancer_backend_addresses"] = []
-    lab.up(document)
-    assert lab.member("app1").admin_state == "None"
-    assert lab.connects("client", FRONTEND)
+    app.up(document)
+    assert app.member("app1").admin_state == "None"
+    assert app.connects("client", FRONTEND)
 
 
 def assert_reset(lab: Lab, connection: socket.socket) -> None:

@@ -216,14 +216,15 @@ def test_udp_has_no_idle_timeout(after: Silence) -> None:
 
 
 @fact(row=6, state="switchable")
-def test_resets_through_an_appliance_where_the_switch_says_so(own_lab: Callable[..., Lab]) -> None:
+def test_resets_through_an_appliance_where_the_switch_says_so(after: Silence) -> None:
     """Whether an HA Ports rule sends resets: no (2020); not with an appliance in the path (2022); the API accepts it.
 
     Source: azure.md §6, "Load Balancer TCP reset and idle timeout"
     Note: None with an appliance in the path; with `switches: {tcp_reset_on_ha_ports: true}` both ends get one, the
     server by way of the appliance.
     """
-    lab = own_lab(document(tcp_reset_on_ha_ports=True))
+    lab = after.lab
+    lab.up(document(tcp_reset_on_ha_ports=True))
     with ExitStack() as stack:
         tap = stack.enter_context(lab.tap("web1", "server", "nva1"))
         made = flow(lab, stack, "web1", "10.2.0.9", "server")
