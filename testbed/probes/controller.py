@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.balancer.persistence import set_persistent
 from testbed.errors import LabError, TestbedError
 from testbed.kernel.namespaces import enter
 from testbed.kernel.processes import set_process_name
@@ -221,6 +220,8 @@ class _Controller:
         admin = self._admin.of(pool, member)
         down = admin.state == "Down"
         if rule.flows_end_alone:
+            from testbed.balancer.persistence import set_persistent  # with numpy, as the backend
+
             try:
                 set_persistent(rule.id, {member.id} if down else set())
             except LabError as error:

@@ -131,7 +131,7 @@ def eligible_members(
 
     All of a rule without a probe; otherwise the healthy ones, or everybody when none is healthy and the probe
     says ``AllProbedUp``. ``admin`` holds admin states by member id: ``Up`` counts as healthy whatever the probe
-    says, and ``Down`` never gets a flow ("Administrative state in Azure Load Balancer").
+    says, and ``Down`` never gets a flow ("Admin state overview").
     """
     everybody = frozenset(member.id for member in rule.members)
     if rule.probe is None:

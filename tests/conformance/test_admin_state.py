@@ -66,7 +66,7 @@ def carriers(lab: Lab, made: list[socket.socket]) -> list[set[str]]:
 def test_down_keeps_established_tcp_and_moves_udp(lab: Lab) -> None:
     """Admin state Down: no new flows though the probe is up, established TCP persists, UDP moves to another member.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     """
     with ExitStack() as stack:
         old = connections(lab, stack)
@@ -91,7 +91,7 @@ def test_down_keeps_established_tcp_and_moves_udp(lab: Lab) -> None:
 def test_up_is_eligible_whatever_the_probe_says(lab: Lab) -> None:
     """Admin state Up: always eligible, the probe is ignored; None: the probe decides.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     """
     with admin_state(lab, "nva1", "Up"):
         lab.fault("nva1", "probe-down")
@@ -110,7 +110,7 @@ def test_up_is_eligible_whatever_the_probe_says(lab: Lab) -> None:
 def test_other_pools_with_the_same_member_go_on(lab: Lab) -> None:
     """An admin state counts for every rule of its pool, and not for other pools with the same instance.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     """
     with admin_state(lab, "nva1", "Down"):
         assert not lab.member("nva1", "fe").eligible
@@ -122,7 +122,7 @@ def test_other_pools_with_the_same_member_go_on(lab: Lab) -> None:
 def test_draining_counts_the_flows_that_are_left(lab: Lab) -> None:
     """With Down a member drains: its TCP flows go on until they end by themselves.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     Note: `testbed backend LAB POOL MEMBER --drain` sets Down and tells how many flows are left.
     """
     try:
@@ -151,7 +151,7 @@ def test_draining_counts_the_flows_that_are_left(lab: Lab) -> None:
 def test_down_with_nobody_else_left(lab: Lab) -> None:
     """A member whose admin state is Down gets no new flows, even when no other one is healthy.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     """
     with admin_state(lab, "nva1", "Down"), admin_state(lab, "nva2", "Down"):
         assert not lab.connects("web1", "10.2.0.4")
@@ -168,7 +168,7 @@ def app(labs: Callable[..., Lab]) -> Lab:
 def test_the_drain_period_ends_with_a_reset(app: Lab) -> None:
     """`drain_period_in_seconds` of a pool: so long after Down, the flows that are left are reset at both ends.
 
-    Source: azure.md §2, "Load Balancers - REST API"
+    Source: azure.md §8, "Microsoft.Network REST API"
     Note: Counted from the moment the admin state is set; a member that leaves the pool is not drained.
     """
     app.up(application(pool={"drain_period_in_seconds": 60}))
@@ -189,7 +189,7 @@ def test_the_drain_period_ends_with_a_reset(app: Lab) -> None:
 def test_down_resets_established_tcp_where_the_switch_says_so(app: Lab) -> None:
     """The API's text says that Down resets existing connections; the overview says that they persist.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     Note: They persist; `switches: {admin_state_down: Reset}` does what the API's text says.
     """
     document = application()
@@ -205,7 +205,7 @@ def test_down_resets_established_tcp_where_the_switch_says_so(app: Lab) -> None:
 def test_admin_states_of_the_document_and_of_the_command(app: Lab) -> None:
     """Admin states are set per backend address of a pool, and can be changed at any time.
 
-    Source: azure.md §2, "Administrative state in Azure Load Balancer"
+    Source: azure.md §2, "Admin state overview"
     Note: The document's state counts again when the document changes it; until then the command's stays, also when
     the controller starts anew.
     """

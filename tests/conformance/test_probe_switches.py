@@ -45,7 +45,7 @@ def tcp_probe() -> dict[str, Any]:
 def test_number_of_probes_has_no_effect(lab: Lab) -> None:
     """`number_of_probes` is not respected: an instance changes its state after one probe, whatever it says.
 
-    Source: azure.md §3, "What's new in Azure Load Balancer" (known issues)
+    Source: azure.md §3, "What's new in Azure Load Balancer"
     """
     outcome = lab.up(hub_spoke(1, probe=tcp_probe()))
     assert any("number_of_probes" in each.message for each in outcome.warnings)
@@ -56,7 +56,7 @@ def test_number_of_probes_has_no_effect(lab: Lab) -> None:
 def test_number_of_probes_where_the_switch_says_so(lab: Lab) -> None:
     """Architecture guides count with three failed probes, though the count is not respected.
 
-    Source: azure.md §10, "Deploy highly available NVAs"
+    Source: azure.md §10, "Highly available network virtual appliances"
     Note: `switches: {number_of_probes: Respected}` takes it for `probe_threshold` where that is not given.
     """
     lab.up(hub_spoke(1, probe=tcp_probe()) | {"switches": {"number_of_probes": "Respected"}})
@@ -85,7 +85,7 @@ def test_the_timeout_of_http_probes(lab: Lab, switch: str, seconds: int) -> None
 def test_stopped_machines_are_not_probed(lab: Lab) -> None:
     """Stopped virtual machines are not probed.
 
-    Source: azure.md §3, "Azure Load Balancer health probes" (edition of 2023)
+    Source: azure.md §3, "Azure Load Balancer health probes" (2023)
     Note: What the lab has crashed is probed until its probe has failed, as the platform's host would notice; then no
     more, until it is started again.
     """

@@ -84,11 +84,11 @@ def balance(fabric: Fabric) -> list[str]:
 
 def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     """How a rule chooses, and what is done to packets that have their member."""
-    lines = strangers(rule)
     # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one member.
     kept = f"@persistent_{rule.id}" if rule.flows_end_alone else "!= 0"
-    lines.append(f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}")
-    lines += [
+    lines = [
+        f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}",
+        *strangers(rule),
         f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
         f"meta mark set symhash mod {rule.buckets} map @{rule.owner_map}",

@@ -32,7 +32,7 @@ def stranger_objects(rule: Rule, seconds: int) -> list[str]:
 
 
 def strangers(rule: Rule) -> list[str]:
-    """How a rule's chain begins: unknown middles are dropped."""
+    """In a rule's chain, behind what flows of a known member take: unknown middles are dropped."""
     return [
         f"tcp flags & (syn | ack) == syn | ack ct state invalid update @halves_{rule.id} {{ {_FLOW} }}",
         *(f"{middle} {_FLOW} != @halves_{rule.id} drop" for middle in _MIDDLES),

@@ -1,4 +1,4 @@
-"""What a pool says of its members ("Administrative state in Azure Load Balancer")."""
+"""What a pool says of its members ("Admin state overview")."""
 
 from __future__ import annotations
 
