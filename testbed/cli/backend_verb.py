@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(now: Backend) -> None:
     from testbed.cli.output import counted
 
-    left = counted(now.flows, "TCP flow") if now.flows else "no TCP flow"
-    print(f"{now.member} of {now.pool}: admin state {now.admin_state}, {left} left", flush=True)
+    flows = counted(now.flows, "TCP flow") if now.flows else "no TCP flows"
+    print(f"{now.member} of {now.pool}: admin state {now.admin_state}, {flows}", flush=True)
 
 
 def _quiet(_now: Backend) -> None:

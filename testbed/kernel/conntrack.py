@@ -6,6 +6,7 @@ By raw nfnetlink: the probe controller looks often, and a library takes longer t
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from contextlib import suppress
@@ -176,7 +177,9 @@ class Endings:
                 data = self._socket.recv(_BUFFER)
             except BlockingIOError:
                 return found
-            except OSError:  # ENOBUFS
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
                 continue
             offset = 0
             while offset < len(data):

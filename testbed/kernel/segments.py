@@ -92,14 +92,18 @@ class SegmentSocket:
     """Sends segments out of links of the namespace where it is made, and reads what comes in by them.
 
     It hears nothing until :meth:`watch` is called. ``fileno`` is for a selector.
+
+    Args:
+        mark: Packet mark of what it sends.
     """
 
     #: Pairs of ports that can be watched at a time: a jump of classic BPF is short.
     MOST = 200
 
-    def __init__(self) -> None:
+    def __init__(self, mark: int = 0) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_IP))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         self.watch(())
         self.read()  # what came before the filter was there
 

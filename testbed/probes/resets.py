@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbed.kernel.segments import ACK, RST, SYN, Segment, SegmentSocket
+from testbed.plan.numbers import LOGIN_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ async def reset(endings: Sequence[Ending]) -> int:
     one tells; when neither does, the flow is dead already.
     """
     sent = 0
-    wire = SegmentSocket()
+    wire = SegmentSocket(LOGIN_MARK)  # no network security group has a say in it
     try:
         for some in (endings[start : start + _MOST] for start in range(0, len(endings), _MOST)):
             answers = await _ask(wire, [side for each in some for side in (each.client, each.backend)])

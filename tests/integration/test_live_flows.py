@@ -110,7 +110,7 @@ def test_the_verb_backend(lab: Lab) -> None:
         "flows": 0,
     }
     assert testbed("backend", name, "ilb/nvas", "nva1/eth0", "--admin-state", "Up").out == (
-        "nva1/eth0 of ilb/nvas: admin state Up, no TCP flow left\n"
+        "nva1/eth0 of ilb/nvas: admin state Up, no TCP flows\n"
     )
     assert "up, admin state Up" in testbed("status", name).out
     backend.set_admin_state(lab.plan, "ilb/nvas", "nva2/eth0", "Down")
@@ -118,10 +118,10 @@ def test_the_verb_backend(lab: Lab) -> None:
         assert lab.echoes(connection)
         late = testbed("backend", name, "nvas", "nva1", "--drain", "--timeout", "0.3", check=False)
         assert late.status == 1
-        assert late.out == "nva1/eth0 of ilb/nvas: admin state Down, 1 TCP flow left\n"
+        assert late.out == "nva1/eth0 of ilb/nvas: admin state Down, 1 TCP flow\n"
         assert "is not drained after 0.3 s: TCP flows left: 1" in late.err
     done = testbed("backend", name, "nvas", "nva1", "--drain", "--timeout", lab.timing.patience)
-    assert done.out.splitlines()[-1] == "nva1/eth0 of ilb/nvas: admin state Down, no TCP flow left"
+    assert done.out.splitlines()[-1] == "nva1/eth0 of ilb/nvas: admin state Down, no TCP flows"
 
 
 @pytest.mark.parametrize(

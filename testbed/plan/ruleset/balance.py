@@ -17,6 +17,8 @@ __all__ = ["FLOW_BACK", "balance", "counters", "rule_chains", "rule_objects", "t
 
 #: Rewritten flows one member can have at a time; a full table drops new ones.
 _REWRITTEN_FLOWS = 524_288
+#: Seconds that the kernel remembers a flow with data that is not acknowledged, if it is not told otherwise.
+_UNANSWERED = 300
 #: A rewritten flow as its packets to the member show it, and the frontend it was addressed to.
 _FLOW_KEY = "ip saddr . meta l4proto . th sport . th dport"
 _FLOW = f"{_FLOW_KEY} : ip daddr"
@@ -41,10 +43,13 @@ def rule_objects(fabric: Fabric, rule: Rule) -> list[str]:
 
 
 def timeouts(fabric: Fabric) -> list[str]:
-    """How long an idle TCP connection keeps its member."""
+    """How long an idle TCP connection keeps its member, also one that one side has closed."""
     lines: list[str] = []
     for seconds in sorted({idle_seconds(rule, fabric.time_scale) for rule in fabric.rules}):
-        policy = f"policy = {{ established : {seconds} }}"
+        states = ["established", "fin_wait", "close_wait"]
+        if seconds > _UNANSWERED:
+            states += ["unack", "retrans"]
+        policy = f"policy = {{ {', '.join(f'{state} : {seconds}' for state in states)} }}"
         lines += block(f"ct timeout idle_{seconds}", ["protocol tcp", "l3proto ip", policy])
     return lines
 
