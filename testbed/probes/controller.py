@@ -267,6 +267,8 @@ class _Controller:
         ]
         if not places:
             return {"error": f"pool {pool!r} has no member {asked.get('member')!r}"}
+        if state not in (None, "None", "Up", "Down"):
+            return {"error": f"{state!r} is not an admin state"}
         member = places[0][1]
         if state is not None and state != self._admin.of(str(pool), member).state:
             self._admin.change(str(pool), member, state, time.time())
