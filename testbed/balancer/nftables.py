@@ -6,6 +6,7 @@ The rules around them are the fabric's (:mod:`testbed.plan.ruleset`); the table 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from testbed.balancer.base import MemberCounters, Update
 from testbed.balancer.preference import NOBODY, PreferenceTable
 from testbed.kernel.nft_elements import Elements, NftSocket
+from testbed.plan.ruleset.choice import pair_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +32,7 @@ TABLE = "testbed"
 def preference_table(rule: Rule) -> PreferenceTable:
     """The preference table of a rule; members are named by machine and network interface."""
     names = {member.id: f"{member.machine}/{member.network_interface}" for member in rule.members}
-    return PreferenceTable(rule.key, names, rule.buckets)
+    return PreferenceTable(rule.key, names, rule.buckets, pairs=not rule.hashes_ports)
 
 
 def elements(rules: tuple[Rule, ...], eligible: Mapping[int, frozenset[int]]) -> str:
@@ -43,11 +45,19 @@ def _fill(rule: Rule, eligible: frozenset[int]) -> str:
     if not present:
         return ""
     owners = preference_table(rule).owners(present)
-    owned = ", ".join(f"{bucket} : {owner}" for bucket, owner in enumerate(owners.tolist()))
+    keys = _keys(rule, np.arange(rule.buckets, dtype=np.uint32)).tolist()
+    owned = ", ".join(
+        f"{' . '.join(map(str, key))} : {owner}" for key, owner in zip(keys, owners.tolist(), strict=True)
+    )
     return (
         f"add element ip {TABLE} {rule.owner_map} {{ {owned} }}\n"
         f"add element ip {TABLE} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"
     )
+
+
+def _keys(rule: Rule, buckets: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Buckets as keys of the owner map, one row each: a number, or a pair of numbers."""
+    return np.stack(divmod(buckets, pair_side(rule)) if not rule.hashes_ports else (buckets,), axis=1)
 
 
 def read_eligible(rule: int) -> frozenset[int]:
@@ -105,16 +115,16 @@ class NftablesBackend:
         now: NDArray[np.uint32],
         eligible: frozenset[int],
     ) -> list[Elements]:
-        owner_map = self._rules[rule].owner_map
+        owner_map, keys = self._rules[rule].owner_map, partial(_keys, self._rules[rule])
         owned = moved[before[moved] != NOBODY]
         given = moved[now[moved] != NOBODY]
         left = np.array(sorted(self._eligible[rule] - eligible), dtype=np.uint32)
         joined = np.array(sorted(eligible - self._eligible[rule]), dtype=np.uint32)
         changes = [
-            Elements(owner_map, owned, delete=True),
-            Elements(owner_map, given, now[given]),
-            Elements(f"eligible_{rule}", left, delete=True),
-            Elements(f"eligible_{rule}", joined),
+            Elements(owner_map, keys(owned), delete=True),
+            Elements(owner_map, keys(given), now[given]),
+            Elements(f"eligible_{rule}", left[:, None], delete=True),
+            Elements(f"eligible_{rule}", joined[:, None]),
         ]
         return [change for change in changes if len(change.keys)]
 

@@ -28,8 +28,8 @@ def set_persistent(rule: int, members: AbstractSet[int]) -> None:
         present = netlink.elements(name)
         gone, come = sorted(present - members), sorted(members - present)
         changes = [
-            Elements(name, np.array(gone, dtype=np.uint32), delete=True),
-            Elements(name, np.array(come, dtype=np.uint32)),
+            Elements(name, np.array(gone, dtype=np.uint32)[:, None], delete=True),
+            Elements(name, np.array(come, dtype=np.uint32)[:, None]),
         ]
         netlink.commit([each for each in changes if len(each.keys)])
     finally:

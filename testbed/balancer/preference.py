@@ -9,6 +9,7 @@ the rule's name and the members' names alone: not on their number, on the histor
 from __future__ import annotations
 
 from hashlib import blake2b
+from math import isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,11 +43,16 @@ class PreferenceTable:
         rule: Name of the rule; rules with different names decide independently.
         members: Member id to the member's name, which must be the same for the member's whole life.
         buckets: Number of hash buckets.
+        pairs: The buckets are the pairs (a, b) of numbers, row by row; (a, b) and (b, a) have the same owner.
     """
 
-    def __init__(self, rule: str, members: Mapping[int, str], buckets: int) -> None:
+    def __init__(self, rule: str, members: Mapping[int, str], buckets: int, *, pairs: bool = False) -> None:
         self._ids = np.array(list(members), dtype=np.uint32)
         numbers = np.arange(buckets, dtype=np.uint64)
+        if pairs:
+            side = np.uint64(isqrt(buckets))
+            one, other = numbers // side, numbers % side
+            numbers = np.minimum(one, other) * side + np.maximum(one, other)
         rows = _mix(_seed(f"rule {rule}") + numbers * np.uint64(0x9E3779B97F4A7C15))
         # 32 bits of the score are kept, and the member's place breaks ties: 65,536 buckets x 100 members are 26 MB.
         self._scores = np.empty((len(members), buckets), dtype=np.uint32)

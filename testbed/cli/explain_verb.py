@@ -30,7 +30,9 @@ def add_arguments(parser: Parser) -> None:
         "--protocol", metavar="NAME", choices=protocols, default="tcp", help="tcp or udp (default: tcp)"
     )
     parser.add_argument("--source-port", metavar="PORT", type=port, help="with both ports a live flow is looked up")
-    parser.add_argument("--destination-port", metavar="PORT", type=port, help="see --source-port")
+    parser.add_argument(
+        "--destination-port", metavar="PORT", type=port, help="chooses between rules of a frontend; see --source-port"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,8 +67,12 @@ def _to_json(explained: ExplainedHop) -> dict[str, Any]:
         "kind": hop.kind,
         "detail": hop.detail,
         "loop": hop.loop,
+        "refusal": hop.refusal.reason if hop.refusal else None,
+        "refused_packets": explained.refused,
         "frontend_ip_configuration": hop.rule.frontend if hop.rule else None,
+        "load_balancing_rule": hop.rule.name if hop.rule else None,
         "member": explained.member,
+        "predicted": explained.predicted,
         "candidates": list(explained.candidates),
         "blocked": explained.blocked.to_json() if explained.blocked else None,
     }
@@ -78,16 +84,20 @@ def _print_hop(number: int, explained: ExplainedHop) -> None:
     if hop.route:
         print(f"   route: {hop.route.why()}")
     for each in hop.losers:
-        why = "overridden by a user route" if each.state == "Invalid" else "its prefix is shorter"
+        why = "overridden" if each.state == "Invalid" else "its prefix is shorter"
         print(f"     not: {each.why()} ({why})")
     print(f"   {hop.kind}: {hop.detail}")
     if hop.rule:
         if explained.member:
             print(f"   member: {explained.member} (this flow is live)")
+        elif explained.predicted:
+            print(f"   member: {explained.predicted} (what a new flow gets: its addresses choose)")
         else:
             names = ", ".join(explained.candidates) or "nobody: the packet is dropped"
             print(f"   candidates: {names} (the flow's hash chooses; no such flow is live)")
     if explained.blocked:
         print(f"   {explained.blocked.why()}")
+    if hop.refusal:
+        print(f"   DROPPED: {hop.refusal.reason}; {explained.refused} packets so far")
     if hop.loop:
-        print("   LOOP: the packet has come back to a subnet it left before")
+        print("   LOOP: the packet has come back to a subnet it left before; it goes round until its TTL ends")

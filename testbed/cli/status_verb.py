@@ -84,12 +84,12 @@ def _print_rule(rule: Rule, status: LabStatus) -> None:
     from testbed.cli.output import counted, print_table
     from testbed.lab.status import ago
 
-    mine = (rule.load_balancer, rule.frontend)
-    members = [each for each in status.members if (each.load_balancer, each.frontend) == mine]
+    members = [each for each in status.members if each.rule == rule.key]
     floating = ", floating IP" if rule.enable_floating_ip else ""
+    floating += "" if rule.hashes_ports else f", by {rule.load_distribution}"
     eligible = sum(each.eligible for each in members)
     print(
-        f"\n{rule.key}: frontend {rule.frontend_address}, all ports{floating}; "
+        f"\n{rule.key}: frontend {rule.frontend_address}, {rule.traffic}{floating}; "
         f"{eligible} of {counted(len(rule.members), 'member')} can get flows"
     )
     rows = [

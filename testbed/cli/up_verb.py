@@ -155,12 +155,12 @@ def _print_summary(plan: Plan, status: LabStatus | None) -> None:
     machines = ", ".join(each.name for each in plan.machines)
     print(f"  time scale {plan.time_scale:g}, {counted(len(plan.machines), 'machine')}: {machines}")
     for rule in plan.rules:
-        place = f"{rule.load_balancer}/{rule.frontend} {rule.frontend_address}"
+        service = "" if rule.ha_ports else f" {rule.traffic}"
+        place = f"{rule.load_balancer}/{rule.frontend} {rule.frontend_address}{service}"
         if status is None:
             members = ", ".join(each.machine for each in rule.members) or "no members"
         else:
-            mine = (rule.load_balancer, rule.frontend)
-            states = [each for each in status.members if (each.load_balancer, each.frontend) == mine]
+            states = [each for each in status.members if each.rule == rule.key]
             words = (f"{each.machine} {good('up') if each.healthy else bad('down')}" for each in states)
             members = ", ".join(words) or "no members"
         print(f"  {place}: {members}")

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from testbed.topology.lookup import FrontendPlace, Lookup
-from testbed.topology.model import NextHopType
+from testbed.topology.model import NextHopType, TransportProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from testbed.topology.lookup import InterfacePlace, SubnetPlace
-    from testbed.topology.model import Route, Topology, VirtualNetwork
+    from testbed.topology.model import LoadBalancingRule, Route, Topology, VirtualNetwork
 
 __all__ = ["Edge", "Item", "NetworkBox", "Scene", "SubnetBox", "scene_of"]
 
@@ -96,10 +96,17 @@ def _interface(place: InterfacePlace) -> Item:
 
 def _frontend(place: FrontendPlace, lookup: Lookup) -> Item:
     rules = [each.rule for each in lookup.rules if each.frontend == place.key]
-    words = ["HA Ports, floating IP" if each.enable_floating_ip else "HA Ports" for each in rules]
+    words = [_covers(each) + (", floating IP" if each.enable_floating_ip else "") for each in rules]
     return Item(
         _frontend_id(place), "frontend", place.key, (str(place.frontend.private_ip_address), *(words or ["no rule"]))
     )
+
+
+def _covers(rule: LoadBalancingRule) -> str:
+    if rule.protocol == TransportProtocol.ALL:
+        return "HA Ports"
+    there = "" if rule.backend_port == rule.frontend_port else f" to {rule.backend_port}"
+    return f"{rule.protocol.value} {rule.frontend_port}{there}"
 
 
 def _subnet(topology: Topology, lookup: Lookup, place: SubnetPlace) -> SubnetBox:

@@ -73,7 +73,8 @@ def _hangs_on(thing: KernelObject, veth: objects.Veth) -> bool:
 def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) -> tuple[Change, ...]:
     """Changes that turn ``present`` into ``wanted``: removals first, in reverse order, then additions.
 
-    ``present`` must be in order of creation. What the kernel drops along with a removed object is made anew.
+    Routes go later, when the new ones and the new rules are there: until then packets need the old ones. ``present``
+    must be in order of creation. What the kernel drops along with a removed object is made anew.
     """
     wanted, present = tuple(wanted), tuple(present)
     keep = set(wanted)
@@ -95,10 +96,31 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     removed += controllers
     have -= set(controllers)
     replaced = {(each.namespace, each.tables) for each in wanted if isinstance(each, objects.Ruleset)}
+    rerouted = {_destination(each) for each in wanted if isinstance(each, objects.Route)}
     takedown = [
-        Change("remove", each) for each in reversed(removed) if not (each in dropped or _replaced(each, replaced))
+        each
+        for each in reversed(removed)
+        if not (each in dropped or _replaced(each, replaced) or _kept(each, rerouted))
     ]
-    return (*takedown, *(Change("add", each) for each in wanted if each not in have))
+    added = [each for each in wanted if each not in have]
+    routing = objects.Route | objects.RoutingRule
+    network = [place for place, each in enumerate(added, 1) if isinstance(each, routing | objects.Ruleset)]
+    ready = max(network, default=0)
+    return (
+        *(Change("remove", each) for each in takedown if not isinstance(each, routing)),
+        *(Change("add", each) for each in added[:ready]),
+        *(Change("remove", each) for each in takedown if isinstance(each, routing)),
+        *(Change("add", each) for each in added[ready:]),
+    )
+
+
+def _destination(route: objects.Route) -> tuple[str, int, str]:
+    return route.namespace, route.table, route.destination
+
+
+def _kept(thing: KernelObject, destinations: set[tuple[str, int, str]]) -> bool:
+    """A route that another one takes the place of is not removed before, for the same reason as a table is not."""
+    return isinstance(thing, objects.Route) and _destination(thing) in destinations
 
 
 def _replaced(thing: KernelObject, tables: set[tuple[str, tuple[str, ...]]]) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from testbed.balancer.nftables import read_eligible
-from testbed.kernel import conntrack, namespaces
+from testbed.balancer.nftables import preference_table, read_eligible
+from testbed.balancer.prediction import pair_bucket
+from testbed.kernel import conntrack, namespaces, nft
 from testbed.plan.compile import network_of
 from testbed.plan.explain import Hop, way
 from testbed.plan.security import Packet, Securities
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from testbed.plan.model import Plan, Rule
+    from testbed.plan.refusal import Refusal
     from testbed.plan.security import Blocked
     from testbed.topology.model import Topology
 
@@ -29,12 +31,16 @@ class ExplainedHop:
     """A hop; at a balancer the member that carries the live flow, and those that a new one can get.
 
     ``blocked``: the security rule that lets no new flow of this kind pass; the way ends there.
+    ``predicted``: the one that a new flow gets, where no ports are hashed.
+    ``refused``: where the hop drops the packet though a route leads on, how many the kernel has dropped there so far.
     """
 
     hop: Hop
     member: str | None
     candidates: tuple[str, ...]
     blocked: Blocked | None = None
+    predicted: str | None = None
+    refused: int | None = None
 
 
 def explain(
@@ -56,7 +62,8 @@ def explain(
         return ()
     tuple_ = (_PROTOCOLS[protocol], source.address, str(destination), source_port, destination_port)
     with namespaces.entered(plan.fabric):
-        hops = way(plan, network_of(topology, plan), source, destination, lambda rule: _next(rule, tuple_))
+        network = network_of(topology, plan)
+        hops = way(plan, network, source, destination, lambda rule: _next(rule, tuple_), protocol, destination_port)
         packet = Packet(_PROTOCOLS[protocol], IPv4Address(source.address), destination, source_port, destination_port)
         return tuple(_until_blocked(Securities(topology, plan), hops, packet, tuple_))
 
@@ -76,15 +83,36 @@ def _until_blocked(
 
 
 def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], blocked: Blocked | None) -> ExplainedHop:
+    refused = _dropped(hop.refusal) if hop.refusal else None
     if hop.rule is None:
-        return ExplainedHop(hop, None, (), blocked)
-    return ExplainedHop(hop, _name(hop.rule, _live(hop.rule, wanted)), _candidates(hop.rule), blocked)
+        return ExplainedHop(hop, None, (), blocked, refused=refused)
+    predicted = _name(hop.rule, _predicted(hop.rule, wanted))
+    member = _name(hop.rule, _live(hop.rule, wanted))
+    return ExplainedHop(hop, member, _candidates(hop.rule), blocked, predicted, refused)
+
+
+def _dropped(refusal: Refusal) -> int:
+    """Packets that the kernel has dropped for this reason, at these cables."""
+    listed = next(each["set"] for each in nft.list_table(f"list set ip testbed {refusal.counted_in}") if "set" in each)
+    for each in listed.get("elem", ()):
+        value = each["elem"]["val"]
+        cables = tuple(value["concat"]) if isinstance(value, dict) else (value,)
+        if cables == refusal.cables:
+            return int(each["elem"]["counter"]["packets"])
+    return 0
 
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
-    """From whom the packet goes on: the live flow's member, or the first one that a new flow can get."""
+    """From whom the packet goes on: the live flow's member, the one it would get, or the first that it can get."""
     eligible = read_eligible(rule.id)
-    return _live(rule, wanted) or next((member.id for member in rule.members if member.id in eligible), None)
+    first = next((member.id for member in rule.members if member.id in eligible), None)
+    return _live(rule, wanted) or _predicted(rule, wanted) or first
+
+
+def _predicted(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
+    """The member that a new flow gets, if its hash can be known; None also when nobody is eligible."""
+    bucket = pair_bucket(rule, *wanted[:3])
+    return None if bucket is None else int(preference_table(rule).owners(read_eligible(rule.id))[bucket]) or None
 
 
 def _name(rule: Rule, chosen: int | None) -> str | None:

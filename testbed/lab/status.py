@@ -40,6 +40,8 @@ class MemberState:
     detail: str
     flows: int
     packets: int
+    rule: str
+    """``load_balancer/frontend/rule``."""
     admin_state: str = "None"
     held_until: float | None = None
 
@@ -49,6 +51,7 @@ class MemberState:
             "machine": self.machine,
             "private_ip_address": self.address,
             "frontend_ip_configuration": self.frontend,
+            "load_balancing_rule": self.rule.rpartition("/")[2],
             "healthy": self.healthy,
             "eligible": self.eligible,
             "since": self.since,
@@ -155,6 +158,7 @@ def _from_controller(plan: Plan, status: ControllerStatus) -> tuple[MemberState,
             member.detail,
             member.flows,
             member.packets,
+            rules[each.id].key,
             member.admin_state,
             member.held_until,
         )
@@ -187,6 +191,7 @@ def _from_kernel(plan: Plan) -> tuple[MemberState, ...]:
             "the controller is dead",
             counters[member.id].flows,
             counters[member.id].packets,
+            rule.key,
         )
 
     return tuple(state(rule, member) for rule in plan.rules for member in rule.members)

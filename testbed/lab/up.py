@@ -14,6 +14,7 @@ from testbed.lab.changes import Change, difference
 from testbed.lab.down import remove, remove_disks
 from testbed.lab.observe import observe
 from testbed.lab.preparation import build_images, need_alive, prepare
+from testbed.lab.route_delay import pass_time, with_old_routes
 from testbed.lab.state import Record, State, check_lab_name, locked
 from testbed.plan import objects
 from testbed.plan.compile import compile_plan
@@ -89,7 +90,13 @@ def up(
         if fresh:
             changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
         else:
-            changes = _converge(plan, load_plan(state, record), state, new_record, loaded.text, checkpoint)
+            old, before = load_plan_and_topology(state, record)
+            steps = [plan]
+            delay = topology.switches.route_update_delay * topology.time_scale
+            if delay and (slow := with_old_routes(topology, before)):
+                say(f"changed routes take effect in {delay:g} s (route_update_delay)")
+                steps.insert(0, compile_plan(slow, name, numbers, str(state.directory), folder=folder, images=images))
+            changes = _converge(steps, old, state, new_record, loaded.text, checkpoint, delay)
             for machine in set(faults.active(state)) & {each.name for each in plan.machines}:
                 faults.clear(plan, machine)  # a document says nothing of faults
         return Outcome(plan, changes, loaded.warnings)
@@ -153,22 +160,30 @@ def _raise_fresh(
 
 
 def _converge(
-    plan: Plan,
+    steps: list[Plan],
     old: Plan,
     state: State,
     record: Record,
     text: str,
     checkpoint: Callable[[Change], None] | None,
+    delay: float,
 ) -> tuple[Change, ...]:
+    """Make the lab what the last step says; after each step but the last one so many seconds pass."""
     before = state.need_record()
+    plan = steps[-1]
     _end_lost(plan, old, state)
-    known = (*old.objects, *plan.objects)
-    changes = difference(plan.objects, observe(plan.lab, plan.fabric, known, state))
+    known = (*old.objects, *(each for step in steps for each in step.objects))
     # Numbers that are given stay given, whatever comes; and until it has come, there may be machines of old kinds.
     state.write_record(replace(record, runtimes=sorted({*before.runtimes, *record.runtimes})))
+    changes: list[Change] = []
     try:
-        with Applier(plan, state, checkpoint) as applier:
-            applier.apply(changes)
+        for step in steps:
+            if step is not steps[0]:
+                pass_time(delay)
+            found = difference(step.objects, observe(plan.lab, plan.fabric, known, state))
+            with Applier(step, state, checkpoint) as applier:
+                applier.apply(found)
+            changes += found
         need_alive(plan, state)
     except BaseException as error:
         state.write_record(replace(before, numbers=record.numbers))
@@ -176,7 +191,7 @@ def _converge(
         raise
     state.write_record(record)
     state.write("topology.yaml", text)
-    return changes
+    return tuple(changes)
 
 
 def _clear_the_way(plan: Plan) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbed.balancer.nftables import preference_table
+from testbed.balancer.prediction import pair_bucket
 from testbed.errors import InputError
 from testbed.lab import faults
-from testbed.lab.pairs import balanced_pairs
+from testbed.lab.pairs import balanced_pairs, looping_pairs
 from testbed.lab.state import State
 from testbed.lab.status import read_status, wait_until_healthy
 from testbed.plan.compile import network_of
@@ -68,7 +69,9 @@ class _Verification:
 
     def __init__(self, plan: Plan, topology: Topology, options: Options) -> None:
         self.plan, self.topology, self.options = plan, topology, options
-        self.pairs: tuple[Pair, ...] = balanced_pairs(plan, network_of(topology, plan))
+        network = network_of(topology, plan)
+        self.pairs: tuple[Pair, ...] = balanced_pairs(plan, network)
+        self.loops = looping_pairs(plan, network)
         if not self.pairs:
             raise InputError(
                 f"nothing in lab {plan.lab!r} talks through the balancer",
@@ -97,7 +100,7 @@ class _Verification:
         for rule in self.rules:
             names = {member.id: member.machine for member in rule.members}
             shares = dict.fromkeys(names.values(), 0.0)
-            for number, share in preference_table(rule).shares(_eligible(status, rule)).items():
+            for number, share in _shares(rule, _eligible(status, rule), measured).items():
                 shares[names[number]] = share
             counts = count_per_member(measured, rule.id)
             checks.append(judge_distribution({name: counts.get(name, 0) for name in shares}, shares))
@@ -134,10 +137,13 @@ class _Verification:
             return names <= {each.fields["rule"] for each in changed if machine not in each.fields["eligible"]}
 
         bound = self._detection_bound(machine)
+        # Flows are told apart by the members of its own rules; where a way crosses two balancers, others see them too.
+        rules = {rule.id for rule in self.rules if machine in {member.machine for member in rule.members}}
+        pairs = [pair for pair in self.pairs if pair.rule_id in rules]
         phases = Phases(settle_deadline=bound + _SETTLE_SLACK, observe=2.0)
         measured = asyncio.run(
             measure_failover(
-                self.pairs, self.taps, [machine], inject, settled, load=Load(seed=self.options.seed), phases=phases
+                pairs, self.taps, [machine], inject, settled, load=Load(seed=self.options.seed), phases=phases
             )
         )
         return self._judge(measured, machine, bound, injected_after)
@@ -186,12 +192,23 @@ class _Verification:
         wait_until_healthy(self.plan, seconds=patience)
 
 
+def _shares(rule: Rule, eligible: set[int], measured: SymmetryMeasurement) -> dict[int, float]:
+    """What each member should get of the flows: its buckets' part, or exactly what their addresses choose."""
+    table = preference_table(rule)
+    if rule.hashes_ports:
+        return table.shares(eligible)
+    owners = table.owners(eligible)
+    shares: dict[int, float] = {}
+    for flow in (each.flow for each in measured.observations if each.flow.pair.rule_id == rule.id):
+        bucket = pair_bucket(rule, flow.protocol, flow.pair.client_address, flow.pair.server_address)
+        if bucket is not None and (owner := int(owners[bucket])):
+            shares[owner] = shares.get(owner, 0.0) + 1
+    return shares
+
+
 def _eligible(status: LabStatus, rule: Rule) -> set[int]:
     mine = {member.id for member in rule.members}
-    same = [
-        each for each in status.members if (each.load_balancer, each.frontend) == (rule.load_balancer, rule.frontend)
-    ]
-    return {each.id for each in same if each.eligible and each.id in mine}
+    return {each.id for each in status.members if each.rule == rule.key and each.eligible and each.id in mine}
 
 
 def _eligible_names(status: LabStatus) -> set[str]:
@@ -229,7 +246,7 @@ def verify(
         say(f"symmetry ({phase}): {run.options.flows} flows between {len(run.pairs)} pairs")
         measured = run.measure()
         if "symmetry" in wanted:
-            reports.append(Report(phase, judge_symmetry(measured)))
+            reports.append(Report(phase, judge_symmetry(measured, loops=run.loops)))
         if "distribution" in wanted and phase == "steady":
             reports.extend(Report(phase, each) for each in run.distribution(measured))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
@@ -132,9 +132,12 @@ def fabric_routes(
         for route in view.routes:
             if route.state == "Active":
                 yield _prefix_route(fabric, table, network, view, route, outside)
+                yield from _outside_routes(fabric, table, network, view, route)
         for each in interfaces:
-            if each.virtual_network in network.reachable(view.virtual_network) and (
-                network.target(view, IPv4Address(each.address)) == ToNetworkInterface(each)
+            if (
+                not each.on_premises
+                and each.virtual_network in network.reachable(view.virtual_network)
+                and (network.target(view, IPv4Address(each.address)) == ToNetworkInterface(each))
             ):
                 yield _delivery(fabric, table, f"{each.address}/32", each)
         yield _selection(fabric, view.number)
@@ -160,13 +163,32 @@ def _prefix_route(
 ) -> objects.Route:
     """A whole prefix: on to an appliance or out; what is delivered one by one, balanced or lost is a blackhole."""
     prefix = str(route.address_prefix)
-    if route.next_hop_type in ("VirtualAppliance", "Internet"):
+    if route.next_hop_type in ("VirtualAppliance", "Internet", "VirtualNetworkGateway"):
         target = network.follow(view, route, route.address_prefix.network_address)
-        if isinstance(target, ToNetworkInterface):
+        if isinstance(target, ToNetworkInterface) and _whole(route, target.network_interface):
             return _delivery(fabric, table, prefix, target.network_interface)
         if isinstance(target, ToInternet) and outside:
             return _delivery(fabric, table, prefix, outside.network_interfaces[0])
     return objects.Route(fabric, table, prefix, kind="blackhole")
+
+
+def _whole(route: EffectiveRoute, interface: NetworkInterface) -> bool:
+    """Whether all of a route's prefix leads to the interface: behind a gateway it may be a part of it."""
+    behind = [IPv4Network(each) for each in interface.on_premises]
+    return not behind or any(route.address_prefix.subnet_of(each) for each in behind)
+
+
+def _outside_routes(
+    fabric: str, table: int, network: Network, view: SubnetView, route: EffectiveRoute
+) -> Iterator[objects.Route]:
+    """What is behind a gateway and only a part of a route's prefix, such as that of a default route."""
+    if route.next_hop_type != "VirtualNetworkGateway" or route.virtual_network is None:
+        return
+    for prefix, each in network.on_premises(route.virtual_network).items():
+        holding = [other for other in view.routes if other.state == "Active" and prefix.subnet_of(other.address_prefix)]
+        longest = max(holding, key=lambda other: other.address_prefix.prefixlen, default=None)
+        if longest is route and prefix != route.address_prefix:
+            yield _delivery(fabric, table, str(prefix), each)
 
 
 def steering(fabric: str, rules: tuple[Rule, ...]) -> Iterator[objects.KernelObject]:

@@ -24,6 +24,7 @@ from testbed.topology.switches import AdminStateDown, HttpProbeTimeout, NumberOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from ipaddress import IPv4Network
 
     from testbed.topology import model
     from testbed.topology.switches import Switches
@@ -58,12 +59,13 @@ def compile_plan(
     """
     fabric = f"{lab}-fabric"
     machines = tuple(_machine(topology, lab, machine, numbers) for machine in topology.machines)
-    interfaces = tuple(each for machine in machines for each in machine.network_interfaces)
+    places = tuple(_places(topology, lab, numbers))
+    interfaces = tuple(each for machine in (*machines, *places) for each in machine.network_interfaces)
     rules = tuple(_rules(topology, interfaces, numbers))
     network = _network(topology, interfaces, rules, numbers)
     outside = _internet(topology, lab, numbers)
     link = _internet_link(topology, network, outside, numbers)
-    everyone = (*machines, outside) if outside else machines
+    everyone = (*machines, *places, *([outside] if outside else []))
     server = dhcp(fabric, machines, MTU)
     described = Fabric(
         network, interfaces, rules, link, topology.time_scale, topology.switches, dhcp=server is not None
@@ -171,28 +173,39 @@ def _outside_mac(machine: model.Machine, position: int) -> str | None:
     return runtime.interfaces[position].mac_address if isinstance(runtime, ExternalRuntime) else None
 
 
-def _internet(topology: model.Topology, lab: str, numbers: Numbers) -> Machine | None:
-    if topology.internet is None:
-        return None
-    prefix = topology.internet.address_prefix
-    namespace = f"{lab}-{INTERNET}"
+def _stand_in(lab: str, name: str, numbers: Numbers, prefixes: tuple[IPv4Network, ...], gateway: str = "") -> Machine:
+    """A machine for what is outside: the whole internet, or a place behind a gateway (``virtual_network/subnet``)."""
+    namespace = f"{lab}-{name}"
+    virtual_network, _, subnet = gateway.partition("/")
     interface = NetworkInterface(
-        machine=INTERNET,
+        machine=name,
         name="eth0",
         namespace=namespace,
-        fabric_name=f"{INTERNET}-eth0",
-        address=str(prefix[4]),
-        prefix_length=prefix.prefixlen,
-        mac=_mac(numbers.of("interface", f"{INTERNET}/eth0")),
-        virtual_network="",
-        subnet="",
+        fabric_name=_short(f"{name}-eth0"),
+        address=str(prefixes[0][4]),
+        prefix_length=prefixes[0].prefixlen,
+        mac=_mac(numbers.of("interface", f"{name}/eth0")),
+        virtual_network=virtual_network,
+        subnet=subnet,
         enable_ip_forwarding=False,
         backend_address_pools=(),
         member_id=0,
+        on_premises=tuple(map(str, prefixes)) if gateway else (),
     )
-    return Machine(
-        INTERNET, namespace, "namespace", "echo", standby=False, network_interfaces=(interface,), summary="echo"
-    )
+    return Machine(name, namespace, "namespace", "echo", standby=False, network_interfaces=(interface,), summary="echo")
+
+
+def _internet(topology: model.Topology, lab: str, numbers: Numbers) -> Machine | None:
+    internet = topology.internet
+    return _stand_in(lab, INTERNET, numbers, (internet.address_prefix,)) if internet else None
+
+
+def _places(topology: model.Topology, lab: str, numbers: Numbers) -> Iterator[Machine]:
+    """What is behind gateways: a cable into the gateway's subnet, whose routes decide."""
+    gateways = {each.name: each.subnet for each in topology.virtual_network_gateways}
+    for each in topology.local_network_gateways:
+        gateway = gateways[each.virtual_network_gateway]
+        yield _stand_in(lab, each.name, numbers, each.local_network_address_space, gateway)
 
 
 def _internet_link(
@@ -247,6 +260,10 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                 idle_timeout_in_minutes=rule.idle_timeout_in_minutes,
                 buckets=4096 if len(members) <= _FEW_MEMBERS else 65536,
                 members=members,
+                protocol=rule.protocol.value,
+                frontend_port=rule.frontend_port,
+                backend_port=rule.backend_port,
+                load_distribution=rule.load_distribution.value,
                 probe=_probe(probes[rule.probe], switches) if rule.probe else None,
                 reset_when_idle=rule.enable_tcp_reset,
                 reset_transit_when_idle=rule.enable_tcp_reset and switches.tcp_reset_on_ha_ports,

@@ -160,6 +160,7 @@ def programs(machines: tuple[Machine, ...], around: Surroundings) -> Iterator[ob
     """The programs of namespace machines."""
     topology = around.topology
     trusted = [str(prefix) for network in topology.virtual_networks for prefix in network.address_space]
+    trusted += [str(prefix) for each in topology.local_network_gateways for prefix in each.local_network_address_space]
     for machine in machines:
         if machine.program is None:
             continue

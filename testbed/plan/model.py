@@ -40,6 +40,8 @@ class NetworkInterface:
     backend_address_pools: tuple[str, ...]
     member_id: int
     """Low 16 bits of the packet mark that steers to this network interface; 0: it is in no pool."""
+    on_premises: tuple[str, ...] = ()
+    """The prefixes behind it, when it is the cable of a place outside Azure into its gateway."""
 
     @property
     def gateway(self) -> str:
@@ -78,7 +80,7 @@ class Machine:
     summary: str = ""
     """What it is made of, in a few words."""
     document: model.Machine | None = None
-    """What the document says of it; None for the internet, which is not in it."""
+    """What the document says of it; None for the internet and for places behind a gateway."""
 
     @property
     def runs(self) -> bool:
@@ -129,9 +131,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One HA Ports rule: a frontend address and the pool behind it.
+    """One load-balancing rule: what it covers of a frontend address, and the pool behind it.
 
     ``id`` is the rule's conntrack zone and names its nftables objects (``rule_1``, ``eligible_1``).
+    ``protocol`` is ``All`` with both ports 0 (HA Ports), ``Tcp`` or ``Udp`` with a port each.
     """
 
     id: int
@@ -146,6 +149,10 @@ class Rule:
     buckets: int
     members: tuple[Member, ...]
     probe: Probe | None
+    protocol: str = "All"
+    frontend_port: int = 0
+    backend_port: int = 0
+    load_distribution: str = "Default"
     reset_when_idle: bool = False
     """Whether flows to the frontend are reset at their idle timeout."""
     reset_transit_when_idle: bool = False
@@ -172,7 +179,30 @@ class Rule:
     @property
     def owner_map(self) -> str:
         """Name of the nftables map from hash bucket to owner."""
-        return f"owner_{self.id}_{self.buckets}"
+        return f"owner_{self.id}_{self.buckets}" + ("" if self.hashes_ports else "_pairs")
+
+    @property
+    def hashes_ports(self) -> bool:
+        """Whether ports choose the member too (``Default``), or addresses alone, perhaps with the protocol."""
+        return self.load_distribution == "Default"
+
+    @property
+    def ha_ports(self) -> bool:
+        """Whether it covers every port of every protocol."""
+        return self.protocol == "All"
+
+    @property
+    def rewritten_port(self) -> int | None:
+        """The port that packets for the frontend get; None: they keep theirs."""
+        return self.backend_port if self.backend_port != self.frontend_port else None
+
+    @property
+    def traffic(self) -> str:
+        """What it covers, in words: ``all ports``, ``tcp port 80``."""
+        if self.ha_ports:
+            return "all ports"
+        there = f" to {self.backend_port}" if self.rewritten_port else ""
+        return f"{self.protocol.lower()} port {self.frontend_port}{there}"
 
     @property
     def transit(self) -> bool:

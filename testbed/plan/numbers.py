@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from testbed.errors import InputError
 
 __all__ = [
+    "FRAGMENT",
     "INTERNET_ZONE",
     "LOGIN_MARK",
     "MEMBER_MASK",
@@ -28,6 +29,8 @@ MEMBER_MASK = 0x0000_FFFF
 TABLE_MASK = 0xFFFF_0000
 #: Packet mark of the lab's own logins: no network security group has a say in them, and no routing table.
 LOGIN_MARK = 0x0000_FFFF
+#: Bit of the low half that no member has: the packet came in fragments.
+FRAGMENT = 0x0000_8000
 #: Conntrack zone of what leaves for the internet; zones of rules are their ids.
 INTERNET_ZONE = 0xFFFF
 _LIMIT = 0x7FFE

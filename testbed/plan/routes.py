@@ -1,20 +1,23 @@
 """Effective routes: what a network interface of a subnet does with a destination, in Azure's terms.
 
 Rules from "Virtual network traffic routing": system routes for the virtual network, its peers, the internet
-and the reserved ranges; the longest prefix wins; on equal prefixes User beats System. The route table that
+and the reserved ranges; a gateway's routes (Azure: BGP); the longest prefix wins; on equal prefixes User beats BGP,
+and BGP System, but those of the virtual network and its peers beat even longer ones of BGP. The route table that
 counts is that of the *sending* network interface's subnet, hop by hop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
+
+from testbed.topology.peering import Connections
 
 if TYPE_CHECKING:
     from testbed.topology.model import Route, Subnet, Topology, VirtualNetwork
 
-__all__ = ["EffectiveRoute", "effective_routes", "peers", "winner"]
+__all__ = ["EffectiveRoute", "effective_routes", "winner"]
 
 _RESERVED = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"))
 _EVERYTHING = IPv4Network("0.0.0.0/0")
@@ -24,8 +27,9 @@ _EVERYTHING = IPv4Network("0.0.0.0/0")
 class EffectiveRoute:
     """One row of a network interface's effective routes.
 
-    ``source`` is ``Default`` or ``User``, ``state`` ``Active`` or ``Invalid`` (overridden), as the Azure API
-    spells them. ``virtual_network`` names where a ``VnetLocal`` or ``VNetPeering`` route leads.
+    ``source`` is ``Default``, ``VirtualNetworkGateway`` or ``User``, ``state`` ``Active`` or ``Invalid`` (overridden),
+    as the Azure API spells them. ``virtual_network`` names where a ``VnetLocal`` or ``VNetPeering`` route leads, and
+    where the gateway is of a ``VirtualNetworkGateway`` one.
     """
 
     source: str
@@ -54,18 +58,7 @@ class EffectiveRoute:
         return f"{self.source} {self.address_prefix} -> {self.next_hop_type}{hop}{name}"
 
 
-def peers(topology: Topology, virtual_network: str) -> tuple[str, ...]:
-    """Virtual networks directly peered with this one. Peering is not transitive."""
-    return tuple(
-        other
-        for peering in topology.peerings
-        if peering.allow_virtual_network_access and virtual_network in peering.between
-        for other in peering.between
-        if other != virtual_network
-    )
-
-
-def _system_routes(topology: Topology, network: VirtualNetwork) -> list[EffectiveRoute]:
+def _system_routes(topology: Topology, network: VirtualNetwork, connections: Connections) -> list[EffectiveRoute]:
     spaces = {each.name: each.address_space for each in topology.virtual_networks}
     routes = [
         EffectiveRoute("Default", "Active", prefix, "VnetLocal", virtual_network=network.name)
@@ -73,7 +66,7 @@ def _system_routes(topology: Topology, network: VirtualNetwork) -> list[Effectiv
     ]
     routes += [
         EffectiveRoute("Default", "Active", prefix, "VNetPeering", virtual_network=peer)
-        for peer in peers(topology, network.name)
+        for peer in connections.neighbours(network.name)
         for prefix in spaces[peer]
     ]
     routes.append(EffectiveRoute("Default", "Active", _EVERYTHING, "Internet"))
@@ -87,7 +80,20 @@ def _system_routes(topology: Topology, network: VirtualNetwork) -> list[Effectiv
     return routes
 
 
-def _user_route(route: Route, network: VirtualNetwork) -> EffectiveRoute:
+def _gateway_routes(network: VirtualNetwork, connections: Connections) -> list[EffectiveRoute]:
+    """What is outside Azure, as its gateway tells it to the virtual network."""
+    gateway = connections.gateway(network.name)
+    where = gateway.subnet.partition("/")[0] if gateway else None
+    return [
+        EffectiveRoute("VirtualNetworkGateway", "Active", prefix, "VirtualNetworkGateway", virtual_network=where)
+        for prefix in connections.on_premises_prefixes(network.name)
+    ]
+
+
+def _user_route(route: Route, network: VirtualNetwork, connections: Connections) -> EffectiveRoute:
+    where = network.name if route.next_hop_type == "VnetLocal" else None
+    if route.next_hop_type == "VirtualNetworkGateway" and (gateway := connections.gateway(network.name)):
+        where = gateway.subnet.partition("/")[0]
     return EffectiveRoute(
         "User",
         "Active",
@@ -95,26 +101,35 @@ def _user_route(route: Route, network: VirtualNetwork) -> EffectiveRoute:
         route.next_hop_type.value,
         route.next_hop_ip_address,
         route.name,
-        network.name if route.next_hop_type == "VnetLocal" else None,
+        where,
     )
 
 
-def effective_routes(topology: Topology, network: VirtualNetwork, subnet: Subnet) -> tuple[EffectiveRoute, ...]:
-    """All routes of a subnet, active and overridden, in Azure's order: system first, then user."""
-    tables = {table.name: table.routes for table in topology.route_tables}
-    user = [_user_route(route, network) for route in tables.get(subnet.route_table or "", ())]
-    overridden = {route.address_prefix for route in user}
-    system = [
-        EffectiveRoute(
-            route.source,
-            "Invalid" if route.address_prefix in overridden else "Active",
-            route.address_prefix,
-            route.next_hop_type,
-            virtual_network=route.virtual_network,
-        )
-        for route in _system_routes(topology, network)
+def effective_routes(
+    topology: Topology, network: VirtualNetwork, subnet: Subnet, connections: Connections | None = None
+) -> tuple[EffectiveRoute, ...]:
+    """All routes of a subnet, active and overridden, in Azure's order: system first, then a gateway's, then user."""
+    connections = connections or Connections(topology)
+    table = next((each for each in topology.route_tables if each.name == subnet.route_table), None)
+    user = [_user_route(route, network, connections) for route in table.routes] if table else []
+    system = _system_routes(topology, network, connections)
+    told = [] if table and table.disable_bgp_route_propagation else _gateway_routes(network, connections)
+    spaces = [route.address_prefix for route in system if route.virtual_network]
+    of_users = {route.address_prefix for route in user}
+    told = [
+        _overridden(route)
+        if route.address_prefix in of_users or any(route.address_prefix.subnet_of(space) for space in spaces)
+        else route
+        for route in told
     ]
-    return (*system, *user)
+    if _EVERYTHING in of_users:  # the example of "Virtual network traffic routing": Azure takes these routes away then
+        system = [route for route in system if route.next_hop_type != "None"]
+    stronger = of_users | {route.address_prefix for route in told if route.state == "Active"}
+    return (*(_overridden(route) if route.address_prefix in stronger else route for route in system), *told, *user)
+
+
+def _overridden(route: EffectiveRoute) -> EffectiveRoute:
+    return replace(route, state="Invalid")
 
 
 def winner(routes: tuple[EffectiveRoute, ...], address: IPv4Address) -> EffectiveRoute | None:

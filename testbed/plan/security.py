@@ -201,7 +201,9 @@ class Securities:
             return None
         rule = hop.rule
         if rule and not rule.enable_floating_ip and str(packet.destination) == rule.frontend_address:
-            packet = replace(packet, destination=IPv4Address(hop.receiver.address))  # rewritten before it comes there
+            port = rule.rewritten_port or packet.destination_port
+            here = IPv4Address(hop.receiver.address)
+            packet = replace(packet, destination=here, destination_port=port)  # rewritten before it comes there
         return there.verdict(INBOUND, packet)
 
 
@@ -216,7 +218,7 @@ def effective_security(topology: Topology, interfaces: tuple[NetworkInterface, .
     }
     found = []
     for each in interfaces:
-        if not each.subnet:
+        if not each.subnet or each.on_premises:
             continue
         names = (("nic", own[each.machine, each.name]), ("subnet", subnets[each.subnet_key].network_security_group))
         effective = tuple(

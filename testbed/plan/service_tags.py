@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from testbed.plan.routes import peers
 from testbed.plan.ruleset.context import PROBE_SOURCE
+from testbed.topology.peering import Connections
 from testbed.topology.security import ServiceTag, address_prefix
 
 if TYPE_CHECKING:
@@ -51,20 +51,16 @@ def virtual_network_tag(topology: Topology, interface: NetworkInterface) -> tupl
     Its virtual network, those peered with it, what is known behind a gateway, the platform's address, and the
     prefixes of the user-defined routes of its subnet: a route for 0.0.0.0/0 makes it everything.
     """
+    connections = Connections(topology)
     networks = {each.name: each for each in topology.virtual_networks}
     tables = {each.name: each.routes for each in topology.route_tables}
     here = networks[interface.virtual_network]
     subnet = next(each for each in here.subnets if each.name == interface.subnet)
-    prefixes = [*here.address_space, _PLATFORM, *_on_premises(topology, here.name)]
-    for peer in peers(topology, here.name):
+    prefixes = [*here.address_space, _PLATFORM, *connections.on_premises_prefixes(here.name)]
+    for peer in connections.neighbours(here.name):
         prefixes += networks[peer].address_space
     prefixes += [route.address_prefix for route in tables.get(subnet.route_table or "", ())]
     return _outermost(prefixes)
-
-
-def _on_premises(_topology: Topology, _virtual_network: str) -> tuple[IPv4Network, ...]:
-    """Prefixes on premises that a virtual network reaches through a gateway. The lab has no gateway."""
-    return ()
 
 
 def addresses(single: str | None, plural: tuple[str, ...], inside: tuple[IPv4Network, ...]) -> Addresses:

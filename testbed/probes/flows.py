@@ -38,7 +38,8 @@ def ending(rule: Rule, member: Member, flow: conntrack.Entry, cables: Iterable[C
     if flow.destination != rule.frontend_address:
         return Ending(client, Side(there, here, at.get(flow.destination), at.get(member.address)))
     own = flow.destination if rule.enable_floating_ip else member.address
-    return Ending(client, Side((own, flow.destination_port), here, at.get(member.address), at.get(member.address)))
+    port = rule.rewritten_port or flow.destination_port
+    return Ending(client, Side((own, port), here, at.get(member.address), at.get(member.address)))
 
 
 class Flows:

@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from testbed.topology import model, runtimes, security, switches
+from testbed.topology import connections, model, runtimes, security, switches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ __all__ = ["class_descriptions", "key_descriptions"]
 
 @cache
 def _classes() -> tuple[ast.ClassDef, ...]:
-    trees = [ast.parse(inspect.getsource(module)) for module in (model, runtimes, security, switches)]
+    trees = [ast.parse(inspect.getsource(module)) for module in (model, connections, runtimes, security, switches)]
     return tuple(each for tree in trees for each in tree.body if isinstance(each, ast.ClassDef))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbed.topology.model import Topology, TransportProtocol
+from testbed.topology.peering import Connections
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
@@ -141,12 +142,7 @@ class Lookup:
         for front in self.frontends:
             if front.frontend.private_ip_address:
                 self._owners[front.frontend.private_ip_address].append(front)
-        self._neighbours: dict[str, set[str]] = defaultdict(set)
-        for peering in topology.peerings:
-            one, other = peering.between
-            if peering.allow_virtual_network_access:
-                self._neighbours[one].add(other)
-                self._neighbours[other].add(one)
+        self.connections = Connections(topology)
 
     def members(self, pool: str) -> tuple[InterfacePlace, ...]:
         """The network interfaces in ``load_balancer/backend_address_pool``."""
@@ -154,7 +150,7 @@ class Lookup:
 
     def reachable(self, network: str) -> frozenset[str]:
         """The virtual network itself and those directly peered with it; peering is not transitive."""
-        return frozenset({network, *self._neighbours.get(network, ())})
+        return frozenset({network, *self.connections.neighbours(network)})
 
     def owners(self, address: IPv4Address) -> tuple[InterfacePlace | FrontendPlace, ...]:
         """The network interfaces and frontends that have an address, in any virtual network."""

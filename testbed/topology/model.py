@@ -13,11 +13,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from testbed.topology.connections import LocalNetworkGateway, Peering, VirtualNetworkGateway, VirtualNetworkPeering
 from testbed.topology.document import Document
 from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
 from testbed.topology.security import NetworkSecurityGroup
 from testbed.topology.switches import Switches
-from testbed.topology.words import Address, MemberReference, Name, Port, Prefix, Reference
+from testbed.topology.words import Address, MemberReference, Name, Port, Prefix, Reference, SubnetName
 
 __all__ = [
     "AdminState",
@@ -29,6 +30,7 @@ __all__ = [
     "LoadBalancerBackendAddress",
     "LoadBalancingRule",
     "LoadDistribution",
+    "LocalNetworkGateway",
     "Machine",
     "NetworkInterface",
     "NextHopType",
@@ -43,6 +45,8 @@ __all__ = [
     "Topology",
     "TransportProtocol",
     "VirtualNetwork",
+    "VirtualNetworkGateway",
+    "VirtualNetworkPeering",
 ]
 
 
@@ -113,8 +117,8 @@ class AdminState(StrEnum):
 class Subnet(Document):
     """A subnet of a virtual network."""
 
-    name: Name
-    """Unique in its virtual network."""
+    name: SubnetName
+    """Unique in its virtual network; ``GatewaySubnet`` is the one for a gateway."""
     address_prefix: Prefix
     """CIDR, /8 to /29. Azure keeps the first four addresses and the last one."""
     route_table: Name | None = None
@@ -132,17 +136,8 @@ class VirtualNetwork(Document):
     """Prefixes in CIDR notation; those of peered virtual networks do not overlap."""
     subnets: tuple[Subnet, ...] = ()
     """Disjoint parts of the address space."""
-
-
-class Peering(Document):
-    """A peering between two virtual networks, both of its sides."""
-
-    between: tuple[Name, Name]
-    """The two virtual networks. Peering is not transitive."""
-    allow_virtual_network_access: bool = True
-    """Whether the two reach each other at all."""
-    allow_forwarded_traffic: bool = False
-    """Whether traffic that did not start in the peer may come from it (hub-and-spoke needs it)."""
+    virtual_network_peerings: tuple[VirtualNetworkPeering, ...] = ()
+    """This virtual network's sides of its peerings; ``peerings`` of the document are a short form of both sides."""
 
 
 class Route(Document):
@@ -153,7 +148,7 @@ class Route(Document):
     address_prefix: Prefix
     """Destinations, in CIDR notation. The longest prefix wins; on equal ones this beats system routes."""
     next_hop_type: NextHopType
-    """``VirtualNetworkGateway`` is not modelled yet; ``None`` drops."""
+    """``VirtualNetworkGateway`` needs one, of the virtual network or of a peer; ``None`` drops."""
     next_hop_ip_address: Address | None = None
     """Only with ``VirtualAppliance``: a network interface or an internal frontend."""
 
@@ -165,6 +160,8 @@ class RouteTable(Document):
     """Unique in the document; subnets name it."""
     routes: tuple[Route, ...] = ()
     """At most one for a prefix."""
+    disable_bgp_route_propagation: bool = False
+    """Whether its subnets do without the routes of virtual network gateways."""
 
 
 class FrontendIPConfiguration(Document):
@@ -227,11 +224,11 @@ class LoadBalancingRule(Document):
     name: Name
     """Unique in its load balancer."""
     protocol: TransportProtocol
-    """``Tcp`` and ``Udp`` (single ports) are not modelled yet."""
+    """``Tcp`` and ``Udp`` cover one port."""
     frontend_port: Annotated[int, Field(ge=0, le=65534)]
     """0 stands for every port."""
     backend_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """0 keeps the port."""
+    """0 with frontend port 0: every port is kept."""
     frontend_ip_configuration: Name
     """Name of a frontend of this load balancer."""
     backend_address_pool: Name
@@ -241,7 +238,7 @@ class LoadBalancingRule(Document):
     enable_floating_ip: bool = False
     """Direct server return: packets reach the member with the frontend as their destination."""
     load_distribution: LoadDistribution = LoadDistribution.DEFAULT
-    """What chooses the member; only ``Default`` (addresses, ports, protocol) is modelled yet."""
+    """What chooses the member: ``Default`` addresses, ports and protocol; the others no ports, or addresses only."""
     idle_timeout_in_minutes: Annotated[int, Field(ge=4, le=100)] = 4
     """TCP flows that were silent for longer are forgotten, and dropped without a word from then on."""
     enable_tcp_reset: bool = False
@@ -256,7 +253,7 @@ class LoadBalancer(Document):
     sku: Sku = Sku.STANDARD
     """HA Ports needs ``Standard``."""
     frontend_ip_configurations: tuple[FrontendIPConfiguration, ...] = ()
-    """Each holds at most one HA Ports rule."""
+    """Each holds at most one HA Ports rule, and rules for single ports."""
     backend_address_pools: tuple[BackendAddressPool, ...] = ()
     """Members join them from their network interfaces."""
     probes: tuple[Probe, ...] = ()
@@ -320,7 +317,11 @@ class Topology(Document):
     virtual_networks: tuple[VirtualNetwork, ...] = Field(min_length=1)
     """With their subnets."""
     peerings: tuple[Peering, ...] = ()
-    """Which virtual networks reach each other."""
+    """Which virtual networks reach each other; for settings that differ per side see ``virtual_network_peerings``."""
+    virtual_network_gateways: tuple[VirtualNetworkGateway, ...] = ()
+    """At most one in a virtual network."""
+    local_network_gateways: tuple[LocalNetworkGateway, ...] = ()
+    """Places outside Azure, behind a gateway."""
     route_tables: tuple[RouteTable, ...] = ()
     """User-defined routes; subnets name them."""
     network_security_groups: tuple[NetworkSecurityGroup, ...] = ()

@@ -30,7 +30,9 @@ _STAND_ALONE = frozenset(
     {
         "admin_state",
         "allow_forwarded_traffic",
+        "allow_gateway_transit",
         "allow_virtual_network_access",
+        "disable_bgp_route_propagation",
         "drain_period_in_seconds",
         "enable_tcp_reset",
         "idle_timeout_in_minutes",
@@ -45,6 +47,7 @@ _STAND_ALONE = frozenset(
         "route_table",
         "sku",
         "time_scale",
+        "use_remote_gateways",
     }
 )
 #: The two lists that may not be empty, and what fills them while the rest is checked.

@@ -8,12 +8,28 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Address", "Mac", "MemberReference", "Memory", "Name", "Port", "Prefix", "Reference"]
+__all__ = [
+    "GATEWAY_SUBNET",
+    "Address",
+    "Mac",
+    "MemberReference",
+    "Memory",
+    "Name",
+    "Port",
+    "Prefix",
+    "Reference",
+    "SubnetName",
+]
 
 #: Names become parts of namespace, interface and file names: lower case, digits and inner hyphens.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+#: Azure's name for the subnet of a virtual network gateway, the one name with capitals.
+GATEWAY_SUBNET = "GatewaySubnet"
+SubnetName = Annotated[
+    str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?|GatewaySubnet)$", max_length=40)
+]
 #: A reference with one slash: ``virtual_network/subnet`` or ``load_balancer/backend_address_pool``.
-Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", max_length=81)]
+Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/([a-z0-9-]+|GatewaySubnet)$", max_length=81)]
 #: A member of a pool: a machine, or one of its network interfaces (``machine/eth1``).
 MemberReference = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(/eth[0-7])?$", max_length=45)

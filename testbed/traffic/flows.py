@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from testbed.plan.model import Member
 
-__all__ = ["RESERVED_SOURCE_PORTS", "Flow", "FlowKey", "Pair", "Tap", "Transport", "spread"]
+__all__ = ["RESERVED_SOURCE_PORTS", "Flow", "FlowKey", "Pair", "Tap", "Transport", "draw_server_port", "spread"]
 
 #: Never used as source: 7 is the echo server's own port (the answer would be echoed for ever), and Azure
 #: keeps UDP source port 65330 to itself (https://learn.microsoft.com/azure/virtual-network/virtual-networks-faq).
@@ -49,6 +49,8 @@ class Pair:
     server_address: str
     rule_id: int
     both_directions: bool
+    other_ports: frozenset[int] = frozenset()
+    """Destination ports that another rule has."""
 
     def __str__(self) -> str:
         return f"{self.client_machine} -> {self.server_name}"
@@ -114,6 +116,13 @@ class Flow:
         )
 
 
+def draw_server_port(generator: random.Random, pair: Pair) -> int:
+    """A random destination port that the pair's rule covers."""
+    while (port := generator.randint(1, 65535)) in pair.other_ports:
+        pass
+    return port
+
+
 def _source_ports(generator: random.Random, count: int, avoid: frozenset[int], client: str) -> list[int]:
     allowed = [port for port in range(1, 65536) if port not in avoid]
     if count > len(allowed):
@@ -161,7 +170,10 @@ def spread(pairs: Sequence[Pair], count: int, seed: int, *, avoid_ports: Collect
         client_port = _FTP_DATA if number < len(Transport) else drawn
         server_port = _WELL_KNOWN[number // 2] if special else generator.randint(1, 65535)
         # Two flows that are each other's answers would be one flow for every box on the way.
-        while (protocol, pair.server_address, server_port, pair.client_address, client_port) in taken:
+        while (
+            server_port in pair.other_ports
+            or (protocol, pair.server_address, server_port, pair.client_address, client_port) in taken
+        ):
             server_port = generator.randint(1, 65535)
         taken.add((protocol, pair.client_address, client_port, pair.server_address, server_port))
         flows.append(Flow(number, pair, protocol, client_port, server_port))

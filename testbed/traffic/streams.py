@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from testbed.errors import LabError
 from testbed.kernel.namespaces import entered
-from testbed.traffic.flows import Flow, Transport
+from testbed.traffic.flows import Flow, Transport, draw_server_port
 
 if TYPE_CHECKING:
     import random
@@ -82,7 +82,7 @@ class Datagrams:
             pair = pairs[number % len(pairs)]
             opened = stack.enter_context(_open(pair, socket.SOCK_DGRAM))
             opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            port = generator.randint(1, 65535)
+            port = draw_server_port(generator, pair)
             try:
                 opened.connect((pair.server_address, port))
             except OSError as error:
@@ -170,7 +170,7 @@ class Connections:
             pair = pairs[number % len(pairs)]
             opened = self._stack.enter_context(_open(pair, socket.SOCK_STREAM))
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            port = generator.randint(1, 65535)
+            port = draw_server_port(generator, pair)
             try:
                 async with asyncio.timeout(limit):
                     await loop.sock_connect(opened, (pair.server_address, port))
@@ -258,7 +258,7 @@ class Connector:
         """Begin the next attempt; the pairs take turns."""
         pair = self._pairs[self._started % len(self._pairs)]
         self._started += 1
-        task = asyncio.create_task(self._attempt(pair, self._generator.randint(1, 65535)))
+        task = asyncio.create_task(self._attempt(pair, draw_server_port(self._generator, pair)))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

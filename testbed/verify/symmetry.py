@@ -97,8 +97,11 @@ def count_per_member(measured: SymmetryMeasurement, rule_id: int | None = None) 
     return counts
 
 
-def judge_symmetry(measured: SymmetryMeasurement, *, examples: int = 10) -> SymmetryResult:
-    """The verdict on a measurement; keeps at most so many examples of flows that are not symmetric."""
+def judge_symmetry(measured: SymmetryMeasurement, *, examples: int = 10, loops: tuple[str, ...] = ()) -> SymmetryResult:
+    """The verdict on a measurement; keeps at most so many examples of flows that are not symmetric.
+
+    ``loops``: sentences on ways that never end, which the routes tell; they are reasons too.
+    """
     outcomes = [(seen, classify(seen)) for seen in measured.observations]
     counts = Counter(outcome for _, outcome in outcomes)
     total = len(outcomes)
@@ -109,6 +112,7 @@ def judge_symmetry(measured: SymmetryMeasurement, *, examples: int = 10) -> Symm
         reasons.append(f"{counts['asymmetric']} of {total} flows did not cross the same member both ways")
     if counts["lost"]:
         reasons.append(f"{counts['lost']} of {total} flows got no answer")
+    reasons += [f"loop: {each}" for each in loops]
     if measured.dropped_frames:
         reasons.append(f"captures missed {measured.dropped_frames} frames, the figures are incomplete")
     bad = [_example(seen, outcome) for seen, outcome in outcomes if outcome != "symmetric"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "APP_FRONTEND",
     "ECHO",
     "FIREWALL",
     "FRONTEND",
@@ -27,6 +28,8 @@ FIREWALL = {"kind": "namespace", "program": "nft-firewall"}
 IDLE = {"kind": "namespace"}
 #: Of the balancer of :func:`hub_spoke`.
 FRONTEND = "10.0.2.4"
+#: Of the balancer of :func:`application`.
+APP_FRONTEND = "10.20.2.4"
 
 
 def machine(name: str, subnet: str, address: str, runtime: Document | None = None, **nic: Any) -> Document:
@@ -116,14 +119,45 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
     }
 
 
-def application(members: int = 1, *, pool: Document | None = None, **rule_keys: Any) -> Document:
-    """Servers ``app1`` … (10.0.1.4 …) behind the frontend, and ``client`` (10.0.1.100), which is idle."""
-    document = hub_spoke(0, probe={"protocol": "Tcp", "port": 80, "request_path": None}, **rule_keys)
-    document["load_balancers"][0]["backend_address_pools"] = [{"name": "nvas", **(pool or {})}]
-    document["virtual_networks"] = document["virtual_networks"][:1]
-    document["peerings"] = document["route_tables"] = []
-    document["machines"] = [
-        machine(f"app{number + 1}", "hub/nva", f"10.0.1.{4 + number}", backend_address_pools=["ilb/nvas"])
+def application(
+    members: int = 2, *, rules: list[Document] | None = None, floating: bool = False, **pool: Any
+) -> Document:
+    """Servers ``app1`` … (10.20.1.4 …) that answer themselves for a frontend, and the machine ``client`` (10.20.3.4).
+
+    The rule is an HA Ports rule, if no others are given; with ``floating`` it, and the servers, have floating IP.
+    Further keys are the pool's.
+    """
+    owned = {"loopback_addresses": [APP_FRONTEND]} if floating else {}
+    servers = [
+        machine(
+            f"app{number + 1}",
+            "net/app",
+            f"10.20.1.{4 + number}",
+            {**ECHO, **owned},
+            backend_address_pools=["ilb/apps"],
+        )
         for number in range(members)
-    ] + [machine("client", "hub/nva", "10.0.1.100", IDLE)]
-    return document
+    ]
+    return {
+        "virtual_networks": [
+            network("net", "10.20.0.0/16", app="10.20.1.0/24", lb="10.20.2.0/24", clients="10.20.3.0/24")
+        ],
+        "load_balancers": [
+            {
+                "name": "ilb",
+                "frontend_ip_configurations": [{"name": "fe", "subnet": "net/lb", "private_ip_address": APP_FRONTEND}],
+                "backend_address_pools": [{"name": "apps", **pool}],
+                "probes": [
+                    {
+                        "name": "health",
+                        "protocol": "Http",
+                        "port": 9000,
+                        "request_path": "/health",
+                        "interval_in_seconds": 5,
+                    }
+                ],
+                "load_balancing_rules": rules or [rule(pool="apps", enable_floating_ip=floating)],
+            }
+        ],
+        "machines": [*servers, machine("client", "net/clients", "10.20.3.4", IDLE)],
+    }

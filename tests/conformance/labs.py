@@ -155,11 +155,14 @@ class Lab:
         self.document: dict[str, Any] = {}
         self._path = folder / f"{name}.yaml"
 
-    def up(self, document: dict[str, Any], *, healthy: bool = True) -> Outcome:
-        """Bring it up, or change it to this document; wait for its probes unless ``healthy`` is false."""
+    def up(self, document: dict[str, Any], *, healthy: bool = True, **more: Any) -> Outcome:
+        """Bring it up, or change it to this document; wait for its probes unless ``healthy`` is false.
+
+        ``more`` is for :func:`testbed.lab.up.up`.
+        """
         self.document = {"name": self.name, **document}
         self._path.write_text(yaml.safe_dump(self.document))
-        outcome = up(self._path, lab=self.name, time_scale=self.timing.scale, **self._how())
+        outcome = up(self._path, lab=self.name, time_scale=self.timing.scale, **self._how(), **more)
         if any(machine.document and machine.document.configure for machine in outcome.plan.machines):
             configure(outcome.plan, load_plan_and_topology(State(self.name))[1], seconds=self.timing.patience)
         if healthy:
@@ -239,6 +242,11 @@ class Lab:
         if port or address:
             made.bind((address, port))
         return made
+
+    def open_raw(self, machine: str) -> socket.socket:
+        """A socket in a machine's namespace that sends whole IPv4 packets."""
+        with namespaces.entered(self.plan.machine(machine).namespace):
+            return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
     @contextmanager
     def tcp(

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from documents import FRONTEND, application, hub_spoke, rule
+from documents import APP_FRONTEND, application, hub_spoke, rule
 from facts import fact
 
 from testbed.errors import VerdictError
@@ -39,13 +39,13 @@ def lab(labs: Callable[..., Lab]) -> Lab:
 
 
 @contextmanager
-def admin_state(lab: Lab, machine: str, state: str) -> Iterator[None]:
-    """In pool ``nvas``, and no longer than the block."""
-    backend.set_admin_state(lab.plan, "ilb/nvas", f"{machine}/eth0", state)
+def admin_state(lab: Lab, machine: str, state: str, pool: str = "ilb/nvas") -> Iterator[None]:
+    """In one pool, and no longer than the block."""
+    backend.set_admin_state(lab.plan, pool, f"{machine}/eth0", state)
     try:
         yield
     finally:
-        backend.set_admin_state(lab.plan, "ilb/nvas", f"{machine}/eth0", "None")
+        backend.set_admin_state(lab.plan, pool, f"{machine}/eth0", "None")
 
 
 def connections(lab: Lab, stack: ExitStack, count: int = FLOWS) -> list[socket.socket]:
@@ -161,7 +161,7 @@ def test_down_with_nobody_else_left(lab: Lab) -> None:
 @pytest.fixture(scope="module")
 def app(labs: Callable[..., Lab]) -> Lab:
     """A server behind a frontend, its floating IP off; each test makes of it what it needs."""
-    return labs(application())
+    return labs(application(1))
 
 
 @fact(row=5)
@@ -171,10 +171,10 @@ def test_the_drain_period_ends_with_a_reset(app: Lab) -> None:
     Source: azure.md §8, "Microsoft.Network REST API"
     Note: Counted from the moment the admin state is set; a member that leaves the pool is not drained.
     """
-    app.up(application(pool={"drain_period_in_seconds": 60}))
-    with app.tcp("client", FRONTEND) as connection, app.tap("app1", "client") as tap:
+    app.up(application(1, drain_period_in_seconds=60))
+    with app.tcp("client", APP_FRONTEND) as connection, app.tap("app1", "client") as tap:
         assert app.echoes(connection)
-        with admin_state(app, "app1", "Down"):
+        with admin_state(app, "app1", "Down", "ilb/apps"):
             assert app.echoes(connection)
             assert_reset(app, connection)
             app.wait(
@@ -192,12 +192,12 @@ def test_down_resets_established_tcp_where_the_switch_says_so(app: Lab) -> None:
     Source: azure.md §2, "Admin state overview"
     Note: They persist; `switches: {admin_state_down: Reset}` does what the API's text says.
     """
-    document = application()
+    document = application(1)
     document["switches"] = {"admin_state_down": "Reset"}
     app.up(document)
-    with app.tcp("client", FRONTEND) as connection:
+    with app.tcp("client", APP_FRONTEND) as connection:
         assert app.echoes(connection)
-        with admin_state(app, "app1", "Down"):
+        with admin_state(app, "app1", "Down", "ilb/apps"):
             assert_reset(app, connection)
 
 
@@ -209,12 +209,12 @@ def test_admin_states_of_the_document_and_of_the_command(app: Lab) -> None:
     Note: The document's state counts again when the document changes it; until then the command's stays, also when
     the controller starts anew.
     """
-    document = application(pool={"load_balancer_backend_addresses": [{"machine": "app1", "admin_state": "Down"}]})
+    document = application(1, load_balancer_backend_addresses=[{"machine": "app1", "admin_state": "Down"}])
     app.up(document)
-    assert not app.connects("client", FRONTEND)
-    backend.set_admin_state(app.plan, "ilb/nvas", "app1/eth0", "None")
-    with app.tcp("client", FRONTEND) as connection:
-        backend.set_admin_state(app.plan, "ilb/nvas", "app1/eth0", "Down")
+    assert not app.connects("client", APP_FRONTEND)
+    backend.set_admin_state(app.plan, "ilb/apps", "app1/eth0", "None")
+    with app.tcp("client", APP_FRONTEND) as connection:
+        backend.set_admin_state(app.plan, "ilb/apps", "app1/eth0", "Down")
         # the only member of its pool, and its flow goes on: that is promised for Down, whatever else is up
         assert app.echoes(connection)
     document["load_balancers"][0]["probes"][0]["interval_in_seconds"] = 6
@@ -223,7 +223,7 @@ def test_admin_states_of_the_document_and_of_the_command(app: Lab) -> None:
     document["load_balancers"][0]["backend_address_pools"][0]["load_balancer_backend_addresses"] = []
     app.up(document)
     assert app.member("app1").admin_state == "None"
-    assert app.connects("client", FRONTEND)
+    assert app.connects("client", APP_FRONTEND)
 
 
 def assert_reset(lab: Lab, connection: socket.socket) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
+from testbed.plan.ruleset.choice import flow_hash, hash_type
 from testbed.plan.ruleset.context import idle_seconds
 from testbed.plan.ruleset.strangers import stranger_objects, strangers, unbalanced_strangers
 from testbed.plan.ruleset.text import block, elements
+from testbed.topology.switches import Transport
 
 if TYPE_CHECKING:
     from testbed.plan.model import Rule
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["FLOW_BACK", "balance", "counters", "rule_chains", "rule_objects", "timeouts"]
+__all__ = ["FLOW_BACK", "balance", "counters", "pick", "rewritten_flows", "rule_chains", "rule_objects", "timeouts"]
 
 #: Rewritten flows one member can have at a time; a full table drops new ones.
 _REWRITTEN_FLOWS = 524_288
@@ -31,15 +33,18 @@ def rule_objects(fabric: Fabric, rule: Rule) -> list[str]:
 
     What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
     """
-    lines = block(f"map {rule.owner_map}", [f"typeof symhash mod {rule.buckets} : meta mark", f"size {rule.buckets}"])
+    lines = block(f"map {rule.owner_map}", [f"typeof {hash_type(rule)} : meta mark", f"size {rule.buckets}"])
     lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
     if rule.flows_end_alone:  # that its admin state keeps flows on, though it gets no new ones
         lines += block(f"set persistent_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
-    lines += stranger_objects(rule, idle_seconds(rule, fabric.time_scale))
-    for member in rule.members if not rule.enable_floating_ip else ():
-        flows = [f"typeof {_FLOW}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
-        lines += block(f"map frontend_{member.id}", flows)
-    return lines
+    return lines + stranger_objects(rule, idle_seconds(rule, fabric.time_scale))
+
+
+def rewritten_flows(fabric: Fabric) -> list[str]:
+    """Per member, the flows that are rewritten for it; the rules that do so have their backend ports apart."""
+    flows = [f"typeof {_FLOW}", f"size {_REWRITTEN_FLOWS}", "flags dynamic,timeout"]
+    ids = {member.id for rule in fabric.rules if not rule.enable_floating_ip for member in rule.members}
+    return [line for member in sorted(ids) for line in block(f"map frontend_{member}", flows)]
 
 
 def timeouts(fabric: Fabric) -> list[str]:
@@ -87,16 +92,24 @@ def balance(fabric: Fabric) -> list[str]:
     return block("chain balance", lines)
 
 
+def pick(rule: Rule) -> list[str]:
+    """How a new flow gets its member."""
+    return [f"meta mark set {flow_hash(rule)} map @{rule.owner_map}"]
+
+
 def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     """How a rule chooses, and what is done to packets that have their member."""
     # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one member.
     kept = f"@persistent_{rule.id}" if rule.flows_end_alone else "!= 0"
-    lines = [
+    lines = []
+    if fabric.switches.icmp is Transport.DROP:  # what tells of a flow goes with the flow all the same
+        lines.append('meta l4proto icmp ct state != related drop comment "ICMP is not balanced"')
+    lines += [
         f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}",
         *strangers(rule),
         f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
-        f"meta mark set symhash mod {rule.buckets} map @{rule.owner_map}",
+        *pick(rule),
         f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
         "ct mark set meta mark",
         f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
@@ -106,11 +119,12 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     steered = ["counter name meta mark map @packets"]
     rewriting: list[str] = []
     if not rule.enable_floating_ip and rule.members:
-        chains = ", ".join(f"{member.id} : goto to_{member.id}" for member in rule.members)
+        chains = ", ".join(f"{member.id} : goto to_{rule.id}_{member.id}" for member in rule.members)
         steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
         for member in rule.members:
             # Longer than the flow is remembered, so that what its member sends too late is known, and dropped.
             flow = f"{_FLOW_KEY} timeout {2 * idle_seconds(rule, fabric.time_scale)}s : ip daddr"
             there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
-            rewriting += block(f"chain to_{member.id}", [there])
+            port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
+            rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, there])
     return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

@@ -6,10 +6,11 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.plan.network import Interval, ToRule
-from testbed.plan.numbers import INTERNET_ZONE, balance_mark, table_mark
+from testbed.plan.numbers import FRAGMENT, INTERNET_ZONE, TABLE_MASK, balance_mark, table_mark
 from testbed.plan.ruleset.balance import FLOW_BACK
 from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.plan.ruleset.text import block
+from testbed.topology.switches import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,25 @@ if TYPE_CHECKING:
     from testbed.plan.network import SubnetView
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["classify", "from_member", "from_subnet"]
+__all__ = ["classify", "fragments", "from_member", "from_subnet", "frontend"]
+
+#: ICMP messages that carry the head of the packet they are about.
+_ERRORS = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
+#: In such a message, in bits from the ICMP header on: the inner packet's protocol, and its ports.
+_INNER_PROTOCOL, _INNER_SOURCE_PORT, _INNER_DESTINATION_PORT = "@th,136,8", "@th,224,16", "@th,240,16"
+_PROTOCOL_NUMBERS = {"Tcp": 6, "Udp": 17}
+
+
+def fragments(fabric: Fabric) -> list[str]:
+    """Remember what came in fragments: afterwards it does not show."""
+    if not _drops_fragments(fabric):
+        return []
+    remembered = f"ip frag-off & 0x3fff != 0 meta mark set {FRAGMENT:#010x}"
+    return block("chain fragments", ["type filter hook prerouting priority -450; policy accept;", remembered])
+
+
+def _drops_fragments(fabric: Fabric) -> bool:
+    return fabric.switches.fragments is Transport.DROP and bool(fabric.rules)
 
 
 def classify(fabric: Fabric) -> list[str]:
@@ -36,11 +55,40 @@ def classify(fabric: Fabric) -> list[str]:
     lines += block("chain platform", ["notrack"])
     if fabric.internet:
         lines += block("chain from_internet", [f"ct zone set {INTERNET_ZONE}"])
-        lines += block("chain zone_internet", [f"ct zone set {INTERNET_ZONE}"])
-    for rule in fabric.rules:
-        zone = [f"ct zone set {rule.id} meta mark set {balance_mark(rule.id):#010x}"]
-        lines += block(f"chain zone_{rule.id}", zone)
+        forget = [f"meta mark set meta mark & {TABLE_MASK:#010x}"] if _drops_fragments(fabric) else []
+        lines += block("chain zone_internet", [*forget, f"ct zone set {INTERNET_ZONE}"])
     return lines
+
+
+def frontend(fabric: Fabric, rules: tuple[Rule, ...]) -> list[str]:
+    """What is balanced by a frontend's rules: each has its zone, and the most specific one counts."""
+    lines: list[str] = []
+    for rule in rules:
+        zone = [f"ct zone set {rule.id} meta mark set {balance_mark(rule.id):#010x}"]
+        if _drops_fragments(fabric):
+            zone.insert(0, f'meta mark & {FRAGMENT:#010x} != 0 drop comment "fragments are not balanced"')
+        lines += block(f"chain zone_{rule.id}", zone)
+    ports = [rule for rule in rules if not rule.ha_ports]
+    if not ports:
+        return lines
+    fates = [f"{rule.protocol.lower()} . {rule.frontend_port} : goto zone_{rule.id}" for rule in ports]
+    choice = [f"meta l4proto . th dport vmap {{ {', '.join(fates)} }}"]
+    for rule in ports:
+        inner = f"{_ERRORS} {_INNER_PROTOCOL} {_PROTOCOL_NUMBERS[rule.protocol]}"
+        choice += [
+            f"{inner} {port} {rule.frontend_port} goto zone_{rule.id}"
+            for port in (_INNER_SOURCE_PORT, _INNER_DESTINATION_PORT)
+        ]
+    rest = [f"goto zone_{rule.id}" for rule in rules if rule.ha_ports]
+    choice += rest or ['drop comment "no rule for this port"']
+    return [*lines, *block(f"chain {_chain_of_rules(rules)}", choice)]
+
+
+def _chain_of_rules(rules: tuple[Rule, ...]) -> str:
+    """Where packets for a frontend, or through it, go."""
+    if len(rules) == 1 and rules[0].ha_ports:
+        return f"zone_{rules[0].id}"
+    return f"ports_{rules[0].id}"
 
 
 def _chain_of(fabric: Fabric, interface: NetworkInterface) -> str:
@@ -53,11 +101,12 @@ def _fates(fabric: Fabric, view: SubnetView) -> list[str]:
     """The subnet's routing table, and where what is not only routed goes."""
     fates = [
         f"{each.first}-{each.last} : goto "
-        + (f"zone_{each.target.rule.id}" if isinstance(each.target, ToRule) else "zone_internet")
+        + (_chain_of_rules(each.target.rules) if isinstance(each.target, ToRule) else "zone_internet")
         for each in _without(fabric.intervals[view.key], IPv4Address(PROBE_SOURCE))
     ]
     fates.append(f"{PROBE_SOURCE} : goto platform")
-    return [f"meta mark set {table_mark(view.number):#010x}", f"ip daddr vmap {{ {', '.join(fates)} }}"]
+    kept = f"meta mark & {FRAGMENT:#010x} | " if _drops_fragments(fabric) else ""
+    return [f"meta mark set {kept}{table_mark(view.number):#010x}", f"ip daddr vmap {{ {', '.join(fates)} }}"]
 
 
 def from_subnet(fabric: Fabric, view: SubnetView) -> list[str]:
@@ -74,18 +123,32 @@ def from_member(fabric: Fabric, interface: NetworkInterface) -> list[str]:
     appliance delivers from elsewhere, because it had translated the source (to the internet, say).
     """
     rules = [rule for rule in fabric.rules if interface.member_id in {member.id for member in rule.members}]
-    lines = [
-        f"ip saddr {interface.address} ip saddr set {FLOW_BACK} map @frontend_{interface.member_id}"
-        for rule in rules
-        if not rule.enable_floating_ip
-    ]
+    rules.sort(key=lambda rule: rule.ha_ports)  # the most specific one first
+    lines, back = [], []
+    rewriting = [rule for rule in rules if not rule.enable_floating_ip]
+    if rewriting:
+        lines = [f"ip saddr {interface.address} jump back_{interface.member_id}"]
+        back = [f"ip saddr set {FLOW_BACK} map @frontend_{interface.member_id}", *_ports_back(rewriting)]
+        back = block(f"chain back_{interface.member_id}", back)
     lines += _fates(fabric, fabric.subnets[interface.subnet_key])
     for rule in rules:
-        lines.append(f"ip saddr {rule.frontend_address} ct zone set {rule.id} accept")
+        answers = "" if rule.ha_ports else f"{rule.protocol.lower()} sport {rule.frontend_port} "
+        lines.append(f"ip saddr {rule.frontend_address} {answers}ct zone set {rule.id} accept")
         if rule.transit and (prefixes := ", ".join(_balanced_prefixes(fabric, rule))):
             delivered = f"ip daddr {{ {prefixes} }} ip saddr != {{ {prefixes} }}"
-            lines.append(f"{delivered} ct zone set {rule.id} accept")
-    return block(f"chain member_{interface.member_id}", [*lines, "notrack"])
+            lines.append(f"{delivered} {answers}ct zone set {rule.id} accept")
+    return [*back, *block(f"chain member_{interface.member_id}", [*lines, "notrack"])]
+
+
+def _ports_back(rules: list[Rule]) -> list[str]:
+    """Answers of rewritten flows get the frontend's port; their source is the frontend by now."""
+    lines = []
+    for rule in rules:
+        if rule.rewritten_port:
+            port = f"{rule.protocol.lower()} sport"
+            answers = f"ip saddr {rule.frontend_address} {port} {rule.rewritten_port}"
+            lines.append(f"{answers} {port} set {rule.frontend_port} return")
+    return lines
 
 
 def _balanced_prefixes(fabric: Fabric, rule: Rule) -> list[str]:
@@ -94,7 +157,8 @@ def _balanced_prefixes(fabric: Fabric, rule: Rule) -> list[str]:
         view.address_prefix
         for key, view in fabric.subnets.items()
         if any(
-            each.target == ToRule(rule) and str(each.first) != rule.frontend_address for each in fabric.intervals[key]
+            isinstance(each.target, ToRule) and rule in each.target.rules and str(each.first) != rule.frontend_address
+            for each in fabric.intervals[key]
         )
     ]
 

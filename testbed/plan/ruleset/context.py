@@ -39,12 +39,18 @@ class Fabric:
     time_scale: float
     switches: Switches
     dhcp: bool = False
+    frontends: tuple[tuple[Rule, ...], ...] = field(init=False)
+    """The rules of each frontend."""
     subnets: dict[str, SubnetView] = field(init=False)
     """By ``virtual_network/subnet``."""
     intervals: dict[str, tuple[Interval, ...]] = field(init=False)
     """Of each subnet, what is balanced or leaves."""
 
     def __post_init__(self) -> None:
+        rules: dict[tuple[str, str], list[Rule]] = {}
+        for rule in self.rules:
+            rules.setdefault((rule.load_balancer, rule.frontend), []).append(rule)
+        object.__setattr__(self, "frontends", tuple(map(tuple, rules.values())))
         object.__setattr__(self, "subnets", {view.key: view for view in self.network.subnets})
         object.__setattr__(self, "intervals", {view.key: self.network.intervals(view) for view in self.network.subnets})
 

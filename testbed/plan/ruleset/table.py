@@ -2,12 +2,17 @@
 
 A packet's way through table ``ip testbed``, all of it on prerouting:
 
+0. What came in fragments is one packet again from -400 on (conntrack puts it together), and is cut again when it
+   leaves. Before that, with ``fragments: Drop``, a bit of the mark remembers it until the packet's fate is known.
 1. ``classify`` (raw, -300): the cable it comes from leads to the chain of its subnet, or of its pool member. Its
-   destination says its fate: balanced (the rule's mark and conntrack zone), for the internet (the internet's zone)
+   destination says its fate: balanced (the rule's mark and conntrack zone; of several rules on a frontend, the one
+   for its protocol and port before the one for all), for the internet (the internet's zone)
    or only routed (the mark of the subnet's routing table, not tracked).
 2. ``balance`` (mangle, -150): a balanced packet gets the mark of a member, or is dropped (nobody is eligible:
    silence, never a reset).
 3. Policy rules turn marks into routing tables (:mod:`testbed.plan.numbers`).
+
+Before and after that, :mod:`testbed.plan.ruleset.interfaces` drops what Azure's hosts would not let through.
 
 The destination of what is addressed to a frontend without floating IP is rewritten when the member is chosen, and
 the source of the answers as soon as they come from the member's cable, before anything else looks at them: as
@@ -19,8 +24,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from testbed.plan.ruleset.balance import balance, counters, rule_chains, rule_objects, timeouts
-from testbed.plan.ruleset.classify import classify, from_member, from_subnet
+from testbed.plan.ruleset.balance import balance, counters, rewritten_flows, rule_chains, rule_objects, timeouts
+from testbed.plan.ruleset.classify import classify, fragments, from_member, from_subnet, frontend
+from testbed.plan.ruleset.interfaces import interfaces
 from testbed.plan.ruleset.local import local
 from testbed.plan.ruleset.text import block
 
@@ -35,9 +41,13 @@ def fabric_ruleset(fabric: Fabric) -> str:
     lines: list[str] = []
     for rule in fabric.rules:
         lines += rule_objects(fabric, rule)
+    lines += rewritten_flows(fabric)
     lines += timeouts(fabric)
     lines += counters(fabric)
+    lines += fragments(fabric)
     lines += classify(fabric)
+    for rules in fabric.frontends:
+        lines += frontend(fabric, rules)
     for view in fabric.subnets.values():
         lines += from_subnet(fabric, view)
     for each in fabric.interfaces:
@@ -46,6 +56,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     lines += balance(fabric)
     for rule in fabric.rules:
         lines += rule_chains(fabric, rule)
+    lines += interfaces(fabric)
     lines += local(fabric)
     # An empty chain names the version, so that what is loaded can be told from what should be.
     version = blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from testbed.topology.lookup import FrontendPlace, InterfacePlace
+from testbed.topology.peering import sides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,15 +94,18 @@ def subnet_prefixes(draft: Draft) -> Iterator[Finding]:
 def peered_spaces(draft: Draft) -> Iterator[Finding]:
     """Azure refuses a peering between virtual networks that share addresses."""
     networks = draft.lookup.networks
-    for i, peering in enumerate(draft.topology.peerings):
-        one, other = peering.between
-        if one == other or one not in networks or other not in networks:
+    seen: set[object] = set()
+    for side in sides(draft.topology):
+        one, other = side.virtual_network, side.remote_virtual_network
+        key = side.location if side.location[0] == "peerings" else frozenset((one, other))
+        if one == other or one not in networks or other not in networks or key in seen:
             continue
+        seen.add(key)
         for left in networks[one].address_space:
             for right in networks[other].address_space:
                 if left.overlaps(right):
                     message = f"{one} ({left}) and {other} ({right}) overlap, so they cannot be peered"
-                    yield draft.error(("peerings", i), message, fix="give one of them another address space")
+                    yield draft.error(side.location, message, fix="give one of them another address space")
 
 
 def _places(draft: Draft) -> Iterator[tuple[IPv4Address, str, Location, InterfacePlace | FrontendPlace]]:

@@ -1,4 +1,4 @@
-"""Load balancers: what HA Ports rules may look like and stand next to.
+"""Load balancers: what their rules may look like and stand next to.
 
 The limits are those of the overview of HA Ports (2017, and its later editions); error codes are those that
 Azure's control plane is known to answer with.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from testbed.topology.model import LoadDistribution, Sku
+from testbed.topology.model import Sku
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "frontend_kinds",
-    "not_modelled",
     "one_balancer_per_interface",
     "one_network",
     "one_rule_per_frontend",
@@ -74,7 +73,7 @@ def frontend_kinds(draft: Draft) -> Iterator[Finding]:
 
 
 def ports_and_protocol(draft: Draft) -> Iterator[Finding]:
-    """Protocol All and ports 0 go together; 0 stands for every port."""
+    """Protocol All and ports 0 go together; 0 stands for every port. Floating IP keeps the port."""
     for place in draft.lookup.rules:
         rule = place.rule
         if place.ha_ports:
@@ -86,20 +85,10 @@ def ports_and_protocol(draft: Draft) -> Iterator[Finding]:
             key = "frontend_port" if rule.frontend_port == 0 else "backend_port"
             message = f"{key} 0 means every port, which protocol {rule.protocol.value} cannot do"
             yield draft.error((*place.location, key), message, fix="write protocol: All, with both ports 0 (HA Ports)")
-
-
-def not_modelled(draft: Draft) -> Iterator[Finding]:
-    """What Azure has and a lab does not have yet."""
-    for place in draft.lookup.rules:
-        rule = place.rule
-        if not place.ha_ports and rule.frontend_port and rule.backend_port:
-            message = f"rules for single ports (protocol {rule.protocol.value}) are not modelled yet"
-            fix = "write protocol: All with both ports 0; it covers this port as well"
-            yield draft.error((*place.location, "protocol"), message, fix=fix)
-        if rule.load_distribution != LoadDistribution.DEFAULT:
-            message = f"load_distribution {rule.load_distribution.value} is not modelled yet"
-            fix = "write load_distribution: Default (addresses, ports and protocol), or leave it out"
-            yield draft.error((*place.location, "load_distribution"), message, fix=fix)
+        elif rule.enable_floating_ip and rule.backend_port != rule.frontend_port:
+            message = f"with floating IP the port is kept, so backend_port is {rule.frontend_port}"
+            fix = f"write backend_port: {rule.frontend_port}, or enable_floating_ip: false"
+            yield draft.error((*place.location, "backend_port"), message, fix=fix)
 
 
 def _floating(place: RulePlace) -> str:
@@ -112,48 +101,69 @@ def _pairs(draft: Draft) -> Iterator[tuple[RulePlace, RulePlace]]:
         yield from combinations([each for each in draft.lookup.rules if each.balancer is balancer], 2)
 
 
+def _what(place: RulePlace) -> str:
+    return "the HA Ports rule" if place.ha_ports else "the rule"
+
+
+def _same_ports(first: RulePlace, second: RulePlace) -> bool:
+    """Whether they have protocol and backend port in common."""
+    one, other = first.rule, second.rule
+    return (one.protocol, one.backend_port) == (other.protocol, other.backend_port)
+
+
 def one_rule_per_frontend(draft: Draft) -> Iterator[Finding]:
-    """A frontend has one HA Ports rule, floating or not, never both."""
+    """A frontend has one rule for a protocol and port: so one HA Ports rule, floating or not, never both."""
     for first, second in _pairs(draft):
-        if not (first.ha_ports and second.ha_ports and first.frontend == second.frontend):
+        one, other = first.rule, second.rule
+        same = (one.protocol, one.frontend_port) == (other.protocol, other.frontend_port)
+        if first.frontend != second.frontend or not (same or (first.ha_ports and second.ha_ports)):
             continue
-        frontend = second.rule.frontend_ip_configuration
         code = None
-        if first.pool == second.pool and first.rule.enable_floating_ip and second.rule.enable_floating_ip:
+        if first.pool == second.pool and one.enable_floating_ip and other.enable_floating_ip:
             code = "RulesUseSameBackendPortProtocolAndPoolAndFrontendIPWithFloatingIPEnabled"
-        elif first.pool == second.pool and not first.rule.enable_floating_ip and not second.rule.enable_floating_ip:
-            code = "RulesUseSameBackendPortProtocolAndPool"
-        message = (
-            f"frontend {frontend!r} already has the HA Ports rule {first.rule.name!r}, floating IP {_floating(first)}"
-        )
+        elif first.pool == second.pool and not one.enable_floating_ip and not other.enable_floating_ip:
+            code = "RulesUseSameBackendPortProtocolAndPool" if _same_ports(first, second) else None
+        frontend = other.frontend_ip_configuration
+        has = "" if first.ha_ports else f" for {one.protocol.value} {one.frontend_port}"
+        message = f"frontend {frontend!r} already has {_what(first)} {one.name!r}{has}, floating IP {_floating(first)}"
         fix = "one frontend holds one HA Ports rule; remove one, or give this one a frontend of its own"
+        if not first.ha_ports:
+            fix = "one frontend holds one rule for a protocol and port; remove one, or use another port or frontend"
         yield draft.error((*second.location, "frontend_ip_configuration"), message, fix=fix, code=code)
 
 
 def rules_of_a_pool(draft: Draft) -> Iterator[Finding]:
-    """On one pool: HA Ports rules or others, and of HA Ports several floating ones or a single other one."""
+    """On one pool: HA Ports beside other rules only with floating IP; without it, each backend port once."""
     for first, second in _pairs(draft):
         if first.pool != second.pool:
             continue
-        pool = second.rule.backend_address_pool
+        one, other = first.rule, second.rule
+        if one.enable_floating_ip and other.enable_floating_ip:
+            continue
+        pool = other.backend_address_pool
         location = (*second.location, "backend_address_pool")
+        neither = not one.enable_floating_ip and not other.enable_floating_ip
         if first.ha_ports != second.ha_ports:
-            message = (
-                f"pool {pool!r} is used by HA Ports and by other rules ({first.rule.name!r}, {second.rule.name!r})"
+            yield draft.error(
+                location,
+                f"pool {pool!r} is used by HA Ports and by another rule ({one.name!r}, {other.name!r}), "
+                "and not both have floating IP",
+                fix="set enable_floating_ip: true on both, or give each a pool with members of its own",
             )
-            yield draft.error(location, message, fix="give each kind of rule a pool with members of its own")
-        elif first.ha_ports and first.frontend != second.frontend:
-            if not first.rule.enable_floating_ip and not second.rule.enable_floating_ip:
-                yield draft.error(
-                    location,
-                    f"rules {first.rule.name!r} and {second.rule.name!r}, floating IP disabled, share pool {pool!r}",
-                    fix="set enable_floating_ip: true on both, or use one rule only",
-                    code="RulesUseSameBackendPortProtocolAndPool",
-                )
-            elif first.rule.enable_floating_ip != second.rule.enable_floating_ip:
-                message = f"pool {pool!r} has an HA Ports rule without floating IP, and then no other rule"
-                fix = "set enable_floating_ip: true on both rules, or use one rule only"
-                yield draft.error(location, message, fix=fix)
+        elif first.frontend == second.frontend and one.frontend_port == other.frontend_port:
+            continue  # reported for the frontend
+        elif neither and _same_ports(first, second):
+            port = "" if first.ha_ports else f" and backend port {one.protocol.value} {one.backend_port}"
+            yield draft.error(
+                location,
+                f"rules {one.name!r} and {other.name!r}, floating IP disabled, share pool {pool!r}{port}",
+                fix="set enable_floating_ip: true on both, or use one rule only",
+                code="RulesUseSameBackendPortProtocolAndPool",
+            )
+        elif first.ha_ports and second.ha_ports and one.enable_floating_ip != other.enable_floating_ip:
+            message = f"pool {pool!r} has an HA Ports rule without floating IP, and then no other rule"
+            fix = "set enable_floating_ip: true on both rules, or use one rule only"
+            yield draft.error(location, message, fix=fix)
 
 
 def one_balancer_per_interface(draft: Draft) -> Iterator[Finding]:
@@ -172,23 +182,41 @@ def one_balancer_per_interface(draft: Draft) -> Iterator[Finding]:
 
 
 def rules_of_an_interface(draft: Draft) -> Iterator[Finding]:
-    """One HA Ports rule without floating IP reaches a network interface, and then no other rule does."""
+    """Through several pools: an HA Ports rule without floating IP is alone, and each backend port is used once."""
     for place in draft.lookup.interfaces:
         pools = set(place.interface.backend_address_pools)
         rules = [each for each in draft.lookup.rules if each.pool in pools]
         for first, second in combinations(rules, 2):
-            same = first.pool == second.pool or first.balancer is not second.balancer
-            strict = [each for each in (first, second) if each.ha_ports and not each.rule.enable_floating_ip]
-            if same or not strict:
+            fixed = [each for each in (first, second) if not each.rule.enable_floating_ip]
+            if first.pool == second.pool or first.balancer is not second.balancer or not fixed:
                 continue  # reported for the pool, or for the second load balancer
-            both = len(strict) == 2
-            yield draft.error(
-                (*place.location, "backend_address_pools"),
-                f"HA Ports rule {strict[0].rule.name!r} has floating IP disabled, so no other rule may reach this "
-                f"network interface; {(second if strict[0] is first else first).rule.name!r} does",
-                fix="leave one of the pools, or set enable_floating_ip: true on both rules",
-                code="RulesUseSameBackendPortProtocolAndIPConfig" if both else None,
-            )
+            code = "RulesUseSameBackendPortProtocolAndIPConfig" if len(fixed) == 2 else None
+            location = (*place.location, "backend_address_pools")
+            if strict := [each for each in fixed if each.ha_ports]:
+                other = second if strict[0] is first else first
+                yield draft.error(
+                    location,
+                    f"HA Ports rule {strict[0].rule.name!r} has floating IP disabled, so no other rule may reach this "
+                    f"network interface; {other.rule.name!r} does",
+                    fix="leave one of the pools, or set enable_floating_ip: true on both rules",
+                    code=code if _same_ports(first, second) else None,
+                )
+            elif first.ha_ports != second.ha_ports:
+                yield draft.error(
+                    location,
+                    f"rules {first.rule.name!r} and {second.rule.name!r}, one of them HA Ports, reach this network "
+                    "interface, and not both have floating IP",
+                    fix="leave one of the pools, or set enable_floating_ip: true on both rules",
+                )
+            elif len(fixed) == 2 and _same_ports(first, second):
+                port = f"{first.rule.protocol.value} {first.rule.backend_port}"
+                yield draft.error(
+                    location,
+                    f"rules {first.rule.name!r} and {second.rule.name!r}, floating IP disabled, "
+                    f"both use backend port {port} of this network interface",
+                    fix="leave one of the pools, or use another backend_port",
+                    code=code,
+                )
 
 
 def one_network(draft: Draft) -> Iterator[Finding]:

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
         FrontendIPConfiguration,
         LoadBalancer,
         LoadBalancingRule,
+        LocalNetworkGateway,
         Machine,
         Probe,
         Route,
         RouteTable,
         Subnet,
         VirtualNetwork,
+        VirtualNetworkGateway,
+        VirtualNetworkPeering,
     )
     from testbed.topology.nodes import Location
     from testbed.topology.security import NetworkSecurityGroup, SecurityRule
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         | FrontendIPConfiguration
         | LoadBalancer
         | LoadBalancingRule
+        | LocalNetworkGateway
         | Machine
         | NetworkSecurityGroup
         | Probe
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
         | SecurityRule
         | Subnet
         | VirtualNetwork
+        | VirtualNetworkGateway
+        | VirtualNetworkPeering
     )
 
 __all__ = ["RESERVED", "duplicate_names", "reserved_names"]
@@ -57,6 +63,12 @@ def duplicate_names(draft: Draft) -> Iterator[Finding]:
     yield from _duplicates(draft, ("virtual_networks",), topology.virtual_networks, "virtual network")
     for i, network in enumerate(topology.virtual_networks):
         yield from _duplicates(draft, ("virtual_networks", i, "subnets"), network.subnets, "subnet")
+        here = ("virtual_networks", i, "virtual_network_peerings")
+        yield from _duplicates(draft, here, network.virtual_network_peerings, "peering")
+    gateways = topology.virtual_network_gateways
+    yield from _duplicates(draft, ("virtual_network_gateways",), gateways, "virtual network gateway")
+    places = topology.local_network_gateways
+    yield from _duplicates(draft, ("local_network_gateways",), places, "local network gateway")
     yield from _duplicates(draft, ("route_tables",), topology.route_tables, "route table")
     for i, table in enumerate(topology.route_tables):
         yield from _duplicates(draft, ("route_tables", i, "routes"), table.routes, "route")
@@ -91,7 +103,12 @@ def _duplicates(draft: Draft, location: Location, items: Sequence[Named], kind: 
 
 def reserved_names(draft: Draft) -> Iterator[Finding]:
     """The lab has namespaces and files of its own next to those of the machines."""
-    for index, machine in enumerate(draft.topology.machines):
-        if machine.name in RESERVED:
-            message = f"a machine cannot be named {machine.name!r}: that is {RESERVED[machine.name]}"
-            yield draft.error(("machines", index, "name"), message, fix=f"name it otherwise, e.g. {machine.name}1")
+    kinds: tuple[tuple[str, Sequence[Machine | LocalNetworkGateway]], ...] = (
+        ("machines", draft.topology.machines),
+        ("local_network_gateways", draft.topology.local_network_gateways),
+    )
+    for key, items in kinds:
+        for index, each in enumerate(items):
+            if each.name in RESERVED:
+                message = f"a machine cannot be named {each.name!r}: that is {RESERVED[each.name]}"
+                yield draft.error((key, index, "name"), message, fix=f"name it otherwise, e.g. {each.name}1")

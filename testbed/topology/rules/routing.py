@@ -44,12 +44,8 @@ def next_hop_types(draft: Draft) -> Iterator[Finding]:
         there = (*location, "next_hop_ip_address")
         kind = route.next_hop_type
         if kind == NextHopType.VIRTUAL_NETWORK_GATEWAY:
-            yield draft.error(
-                (*location, "next_hop_type"),
-                "VirtualNetworkGateway is not modelled yet: a lab has no gateway",
-                fix="use VirtualAppliance, Internet, VnetLocal or None",
-            )
-        elif kind == NextHopType.VIRTUAL_APPLIANCE and route.next_hop_ip_address is None:
+            yield from _gateways(draft, location)
+        if kind == NextHopType.VIRTUAL_APPLIANCE and route.next_hop_ip_address is None:
             message = "VirtualAppliance needs an address"
             yield draft.error(location, message, fix="add next_hop_ip_address: a network interface or a frontend")
         elif kind != NextHopType.VIRTUAL_APPLIANCE and route.next_hop_ip_address is not None:
@@ -61,6 +57,18 @@ def next_hop_types(draft: Draft) -> Iterator[Finding]:
                 "the lab has no internet, so what takes this route is dropped",
                 fix="add 'internet: {address_prefix: 203.0.113.0/24}'",
             )
+
+
+def _gateways(draft: Draft, location: Location) -> Iterator[Finding]:
+    """Every subnet that uses a route to a gateway has one: its virtual network's, or that of a peer."""
+    table = draft.topology.route_tables[int(location[1])].name
+    users = [each.network.name for each in draft.lookup.subnets if each.subnet.route_table == table]
+    for name in dict.fromkeys(users):
+        lost = draft.lost(name, kind="virtual_network_gateways") or draft.lost(kind="virtual_network_peerings")
+        if draft.lookup.connections.gateway(name) is None and not lost:
+            message = f"{name} has no gateway, and uses none of a peer"
+            fix = "add one to virtual_network_gateways, or use_remote_gateways: true in its side of a peering"
+            yield draft.error((*location, "next_hop_type"), message, fix=fix)
 
 
 def _appliance_routes(draft: Draft) -> Iterator[tuple[Location, Route, IPv4Address, tuple[SubnetPlace, ...]]]:
@@ -113,9 +121,9 @@ def next_hops_forward(draft: Draft) -> Iterator[Finding]:
 def _interface(draft: Draft, owner: InterfacePlace, why: str = "") -> Iterator[tuple[Location, Finding]]:
     if not owner.interface.enable_ip_forwarding:
         address = owner.interface.private_ip_address
-        message = f"{owner.machine.name} ({address}) is a next hop{why} and does not forward"
+        message = f"{owner.machine.name} ({address}) is a next hop{why} and does not forward: it gets nothing of others"
         fix = "set enable_ip_forwarding: true, or route to an appliance"
-        yield owner.location, draft.error(owner.location, message, fix=fix)
+        yield owner.location, draft.warning(owner.location, message, fix=fix)
 
 
 def _frontend(draft: Draft, location: Location, owner: FrontendPlace) -> Iterator[tuple[Location, Finding]]:

@@ -80,3 +80,14 @@ def test_owners_are_the_same_everywhere() -> None:
 
 
 OWNERS = "1122211222122122111122111111111212212122112221122211222112121122"
+
+
+@given(members, st.data())
+@settings(max_examples=30)
+def test_pairs_have_the_same_owner_in_both_orders(ids: list[int], data: st.DataObject) -> None:
+    """In modes without ports the owner of (a, b) is that of (b, a), whoever is eligible; all members get pairs."""
+    pairs = PreferenceTable("lb/fe/ha", {each: f"nva{each}/eth0" for each in ids}, 4096, pairs=True)
+    eligible = data.draw(st.sets(st.sampled_from(ids), min_size=1))
+    square = pairs.owners(eligible).reshape(64, 64)
+    assert (square == square.T).all()
+    assert set(square.flat) == eligible

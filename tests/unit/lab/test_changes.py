@@ -136,3 +136,17 @@ def test_security_groups_are_loaded_again_with_a_cable() -> None:
     present = tuple(other if each is GROUPS else each for each in GUARDED)
     wanted = tuple(WIDER if each is CABLE else each for each in present)
     assert add(other)[0] not in difference(wanted, present)
+
+
+def test_a_changed_route_is_replaced_without_a_gap() -> None:
+    """The new route takes the old one's place; between the two, packets would find none."""
+    elsewhere = objects.Route("x-fabric", 50001, "10.0.0.5/32", gateway="10.0.0.4", link="a-eth0")
+    wanted = tuple(elsewhere if each is OTHER_ROUTE else each for each in ALL)
+    assert list(difference(wanted, ALL)) == add(elsewhere)
+
+
+def test_routes_go_when_the_new_rules_are_there() -> None:
+    """Until the rules send packets another way, they need the route that goes."""
+    wanted = [NEW_RULES if each is RULES else each for each in ALL if each is not OTHER_ROUTE]
+    changes = list(difference(wanted, ALL))
+    assert changes == [*remove(CONTROLLER), *add(NEW_RULES), *remove(OTHER_ROUTE), *add(CONTROLLER)]

@@ -55,7 +55,7 @@ def compile_frontend(name: str) -> str:
 
 def test_dropped_packets_say_why() -> None:
     """Reserved ranges end at a None route."""
-    (hop,) = hops(load("hub-spoke"), "web1", "192.168.1.1")
+    (hop,) = hops(load("hub-spoke"), "nva1", "192.168.1.1")
     assert (hop.kind, hop.detail) == ("dropped", "next hop type None")
 
 
@@ -67,3 +67,23 @@ def test_a_loop_is_found() -> None:
     found = hops(document, "web1", "10.2.0.4")
     assert [each.loop for each in found] == [False, False, True]
     assert {each.kind for each in found} == {"balancer"}
+
+
+def test_the_rule_for_the_port_is_named() -> None:
+    """Of several rules of a frontend that for the port explains; what none covers is dropped, and it says so."""
+    document = load("all-ports-app")
+    (rule,) = document["load_balancers"][0]["load_balancing_rules"]
+    rule |= {"name": "web", "protocol": "Tcp", "frontend_port": 80, "backend_port": 8080, "enable_floating_ip": False}
+    topology = Topology.model_validate(document)
+    plan = compile_plan(topology, "x", Numbers(), "/run/testbed/x")
+    source = plan.machine("client1").network_interfaces[0]
+    frontend = IPv4Address(compile_frontend("all-ports-app"))
+
+    def explained(protocol: str, port: int) -> Hop:
+        (hop,) = way(plan, network_of(topology, plan), source, frontend, lambda _rule: None, protocol, port)
+        return hop
+
+    assert explained("tcp", 80).kind == "balancer"
+    assert "rewritten to the member's address and port 8080" in explained("tcp", 80).detail
+    assert explained("udp", 80).kind == "dropped"
+    assert "has no rule for udp port 80, only for tcp 80" in explained("udp", 80).detail

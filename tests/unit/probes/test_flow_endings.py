@@ -54,6 +54,14 @@ def test_a_flow_to_the_frontend_with_floating_ip() -> None:
     assert made.backend.own == ("10.0.2.4", 80)
 
 
+def test_a_flow_whose_port_is_rewritten() -> None:
+    """The member sees the backend port, the client the frontend's."""
+    rule = replace(RULE, protocol="Tcp", frontend_port=80, backend_port=8080)
+    made = ending(rule, MEMBER, _flow("10.0.2.4"), CABLES)
+    assert made.backend.own == ("10.0.1.4", 8080)
+    assert made.client.peer == ("10.0.2.4", 80)
+
+
 def test_a_flow_through_an_appliance() -> None:
     """The server is asked where it is; its reset takes the way of the flow, through the appliance."""
     made = ending(RULE, MEMBER, _flow("10.1.0.9"), CABLES)
