@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from labs import Lab, Packet, Tap
 
-QUIET, RESETTING = "10.0.2.10", "10.0.2.11"
-PORT = 5000
+QUIET, RESETTING, SINGLE = "10.0.2.10", "10.0.2.11", "10.0.2.12"
+PORT, BACKEND_PORT = 5000, 6000
 RST = 0x04
 
 
 def document(**switches: bool) -> dict[str, Any]:
-    """NVAs between web1 and ``server``, and two frontends with an application each; one of these sends no resets."""
+    """An NVA between web1 and ``server``, and three frontends with an application each; one of these sends no resets."""
     made = hub_spoke(1, enable_tcp_reset=True)
     made["switches"] = switches
     made["load_balancers"].append(
@@ -33,17 +33,21 @@ def document(**switches: bool) -> dict[str, Any]:
             "frontend_ip_configurations": [
                 {"name": "quiet", "subnet": "hub/lb", "private_ip_address": QUIET},
                 {"name": "resetting", "subnet": "hub/lb", "private_ip_address": RESETTING},
+                {"name": "single", "subnet": "hub/lb", "private_ip_address": SINGLE},
             ],
-            "backend_address_pools": [{"name": "quiet"}, {"name": "resetting"}],
+            "backend_address_pools": [{"name": "quiet"}, {"name": "resetting"}, {"name": "single"}],
             "load_balancing_rules": [
                 rule("quiet", "quiet", "quiet", probe=None),
                 rule("resetting", "resetting", "resetting", probe=None, enable_tcp_reset=True),
+                rule("single", "single", "single", probe=None, enable_tcp_reset=True)
+                | {"protocol": "Tcp", "frontend_port": PORT, "backend_port": BACKEND_PORT},
             ],
         }
     )
     made["machines"] += [
         machine("app1", "hub/nva", "10.0.1.11", IDLE, backend_address_pools=["applb/quiet"]),
         machine("app2", "hub/nva", "10.0.1.12", IDLE, backend_address_pools=["applb/resetting"]),
+        machine("app3", "hub/nva", "10.0.1.13", IDLE, backend_address_pools=["applb/single"]),
         machine("server", "spoke2/workload", "10.2.0.9", IDLE),
         machine("client", "hub/nva", "10.0.1.100", IDLE),
     ]
@@ -74,9 +78,9 @@ class Flow:
             return False
 
 
-def flow(lab: Lab, stack: ExitStack, client: str, address: str, server: str) -> Flow:
+def flow(lab: Lab, stack: ExitStack, client: str, address: str, server: str, server_port: int = PORT) -> Flow:
     """Open one; it works, once."""
-    listener = stack.enter_context(lab.open(server, socket.SOCK_STREAM, PORT))
+    listener = stack.enter_context(lab.open(server, socket.SOCK_STREAM, server_port))
     listener.listen()
     opened = stack.enter_context(lab.tcp(client, address, PORT))
     made = Flow(opened, stack.enter_context(listener.accept()[0]))
@@ -126,6 +130,7 @@ class Silence:
     datagrams: socket.socket
     ends: tuple[str, str]
     """What the ends of ``resetting`` heard."""
+    single_ends: tuple[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -140,15 +145,19 @@ def after(labs: Callable[..., Lab]) -> Iterator[Silence]:
         used = flow(lab, stack, "web1", "10.2.0.9", "server")
         quiet = flow(lab, stack, "client", QUIET, "app1")
         resetting = flow(lab, stack, "client", RESETTING, "app2")
-        silent = {each.port for each in (transit, quiet, resetting)}
+        single = flow(lab, stack, "client", SINGLE, "app3", BACKEND_PORT)
+        silent = {each.port for each in (transit, quiet, resetting, single)}
 
         def look() -> set[int]:
             assert used.works()
             return silent & remembered(lab)
 
         lab.wait("the silent flows are forgotten", look, lambda left: not left)
-        ends = (ended(resetting.client, lab.timing.patience), ended(resetting.server, lab.timing.patience))
-        yield Silence(lab, tap, transit, used, quiet, resetting, datagrams, ends)
+        ends, single_ends = (
+            (ended(each.client, lab.timing.patience), ended(each.server, lab.timing.patience))
+            for each in (resetting, single)
+        )
+        yield Silence(lab, tap, transit, used, quiet, resetting, datagrams, ends, single_ends)
 
 
 @fact(row=6)
@@ -189,6 +198,15 @@ def test_tcp_reset_tells_both_ends(after: Silence) -> None:
     """
     assert after.ends == ("reset", "reset")
     assert resets(after.tap.packets(), after.resetting.port) == {"client", "app2"}
+
+
+@fact(row=6)
+def test_tcp_reset_of_a_rule_for_a_single_port(after: Silence) -> None:
+    """Rules for single ports send resets too; each end gets one at the addresses and ports that it knows.
+
+    Source: azure.md §6, "Load Balancer TCP reset and idle timeout"
+    """
+    assert after.single_ends == ("reset", "reset")
 
 
 @fact(row=6)
