@@ -24,7 +24,7 @@ RST = 0x04
 
 
 def document(**switches: bool) -> dict[str, Any]:
-    """An NVA between web1 and ``server``, and three frontends with an application each; one of these sends no resets."""
+    """An NVA between web1 and ``server``, and three frontends with an application each; one sends no resets."""
     made = hub_spoke(1, enable_tcp_reset=True)
     made["switches"] = switches
     made["load_balancers"].append(
