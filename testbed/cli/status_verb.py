@@ -111,6 +111,6 @@ def _print_rule(rule: Rule, status: LabStatus) -> None:
 def _health(member: MemberState) -> str:
     from testbed.cli.output import bad, good
 
-    if member.healthy is None:  # nothing probes, or nothing has yet
-        return "unknown"
-    return good("up") if member.healthy else bad("down")
+    # None: nothing probes, or nothing has yet
+    word = {None: "unknown", True: good("up"), False: bad("down")}[member.healthy]
+    return word if member.admin_state == "None" else f"{word}, admin state {member.admin_state}"

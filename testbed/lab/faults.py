@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from testbed.errors import InputError, LabError
 from testbed.kernel import namespaces, nft
 from testbed.kernel.netlink import Netlink
-from testbed.lab import hogs, readiness
+from testbed.lab import controller, hogs, readiness
 from testbed.lab.healing import heal
 from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
@@ -174,6 +174,7 @@ def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
             if machine.runtime == "container":
                 unplug(machine)  # first: what it has in the kernel must not outlive it; its keeper is a moment late
             made_of.kill(machine.name, process)
+            controller.ask(state, "stopped", machine=machine.name, stopped=True)
         case Kind.REBOOT:
             _reboot(plan, machine, made_of, process)
         case Kind.LINK_DOWN:
@@ -240,3 +241,4 @@ def clear(plan: Plan, machine_name: str) -> None:
     heal(plan, machine)
     events.append(state.directory, "fault", machine=machine_name, action="clear")
     _remember(state, machine_name, [])
+    controller.ask(state, "stopped", machine=machine_name, stopped=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from testbed.plan import objects
 from testbed.plan.assembly import FABRIC_SYSCTLS, MAIN_TABLE, MTU, asking, fabric_routes, machine_objects, steering
+from testbed.plan.cables import cables
 from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
 from testbed.plan.model import Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
@@ -16,13 +17,17 @@ from testbed.plan.ruleset.context import PROBE_SOURCE, Fabric, InternetLink
 from testbed.plan.ruleset.table import fabric_ruleset
 from testbed.plan.security import effective_security
 from testbed.plan.security_ruleset import SECURITY_TABLE, security_ruleset
+from testbed.topology.lookup import Lookup
+from testbed.topology.model import ProbeProtocol
 from testbed.topology.runtimes import ExternalRuntime, NamespaceRuntime
+from testbed.topology.switches import AdminStateDown, HttpProbeTimeout, NumberOfProbes, SingleInstanceAllDown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from ipaddress import IPv4Network
 
     from testbed.topology import model
+    from testbed.topology.switches import Switches
 
 __all__ = ["INTERNET", "compile_plan", "interface_numbers", "network_of"]
 
@@ -30,6 +35,7 @@ __all__ = ["INTERNET", "compile_plan", "interface_numbers", "network_of"]
 INTERNET = "internet"
 _SHORT_NAME = 15  # IFNAMSIZ less the final zero
 _FEW_MEMBERS = 8
+_HTTP_TIMEOUTS = {HttpProbeTimeout.THIRTY_SECONDS: 30.0, HttpProbeTimeout.THIRTY_ONE_SECONDS: 31.0}
 
 
 def compile_plan(
@@ -75,6 +81,8 @@ def compile_plan(
     around = Surroundings(topology, lab, state_directory, folder, images)
     made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
     made += [objects.Sysctl(fabric, key, value) for key, value in FABRIC_SYSCTLS.items()]
+    if any(rule.reset_when_idle for rule in rules):
+        made.append(objects.Sysctl(fabric, "net.netfilter.nf_conntrack_events", "1"))  # else it tells of no endings
     made.append(objects.Address(fabric, "lo", f"{PROBE_SOURCE}/32"))
     # Answers ARP for everything on every cable: a route out of another device is what proxy ARP asks for.
     made.append(objects.Route(fabric, MAIN_TABLE, "0.0.0.0/0", link="lo"))
@@ -94,7 +102,8 @@ def compile_plan(
     made += programs(everyone, around)
     balancing = (topology.balancer.value, topology.scheduler.value)
     if rules:
-        digest = blake2b(repr((rules, topology.time_scale, *balancing)).encode(), digest_size=8).hexdigest()
+        told = (rules, topology.time_scale, *balancing, *cables(rules, everyone))
+        digest = blake2b(repr(told).encode(), digest_size=8).hexdigest()
         made.append(objects.Controller(fabric, digest))
     if kept := [each.name for each in everyone if each.runtime == "container"]:
         made.append(objects.Keeper(fabric, " ".join(kept)))
@@ -225,12 +234,16 @@ def _internet_link(
 
 
 def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], numbers: Numbers) -> Iterator[Rule]:
+    lookup, switches = Lookup(topology), topology.switches
     for balancer in topology.load_balancers:
         frontends = {each.name: each for each in balancer.frontend_ip_configurations}
         probes = {each.name: each for each in balancer.probes}
+        pools = {each.name: each for each in balancer.backend_address_pools}
         for rule in balancer.load_balancing_rules:
             frontend = frontends[rule.frontend_ip_configuration]
             pool = f"{balancer.name}/{rule.backend_address_pool}"
+            described = pools[rule.backend_address_pool]
+            network = (frontend.subnet or "").partition("/")[0]
             members = tuple(
                 Member(
                     each.member_id,
@@ -240,6 +253,7 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                     each.address,
                     each.fabric_name,
                     each.enable_ip_forwarding,
+                    _admin_state(described, each),
                 )
                 for each in interfaces
                 if pool in each.backend_address_pools
@@ -250,27 +264,46 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                 frontend=frontend.name,
                 name=rule.name,
                 frontend_address=str(frontend.private_ip_address),
-                virtual_network=(frontend.subnet or "").partition("/")[0],
+                virtual_network=network,
                 backend_address_pool=pool,
                 enable_floating_ip=rule.enable_floating_ip,
                 idle_timeout_in_minutes=rule.idle_timeout_in_minutes,
                 buckets=4096 if len(members) <= _FEW_MEMBERS else 65536,
                 members=members,
-                probe=_probe(probes[rule.probe]) if rule.probe else None,
                 protocol=rule.protocol.value,
                 frontend_port=rule.frontend_port,
                 backend_port=rule.backend_port,
                 load_distribution=rule.load_distribution.value,
+                probe=_probe(probes[rule.probe], switches) if rule.probe else None,
+                reset_when_idle=rule.enable_tcp_reset,
+                reset_transit_when_idle=rule.enable_tcp_reset and switches.tcp_reset_on_ha_ports,
+                reset_when_down=switches.admin_state_down is AdminStateDown.RESET,
+                drain_period_in_seconds=described.drain_period_in_seconds,
+                flows_end_alone=len(members) == 1
+                and switches.single_instance_all_down is SingleInstanceAllDown.FLOWS_END,
+                reaches=tuple(sorted(lookup.reachable(network))),
             )
 
 
-def _probe(probe: model.Probe) -> Probe:
+def _admin_state(pool: model.BackendAddressPool, interface: NetworkInterface) -> str:
+    names = (interface.machine, f"{interface.machine}/{interface.name}")
+    given = (each.admin_state.value for each in pool.load_balancer_backend_addresses if each.machine in names)
+    return next(given, "None")
+
+
+def _probe(probe: model.Probe, switches: Switches) -> Probe:
+    fixed = _HTTP_TIMEOUTS.get(switches.http_probe_timeout) if probe.protocol != ProbeProtocol.TCP else None
+    threshold = probe.probe_threshold
+    if switches.number_of_probes is NumberOfProbes.RESPECTED and "probe_threshold" not in probe.model_fields_set:
+        threshold = probe.number_of_probes or threshold
     return Probe(
         probe.name,
         probe.protocol.value,
         probe.port,
         probe.request_path,
         float(probe.interval_in_seconds),
-        probe.probe_threshold,
+        threshold,
         probe.no_healthy_backends_behavior.value,
+        fixed,
+        switches.probe_hold_down,
     )

@@ -44,6 +44,7 @@ def build_targets(
     adopted: Mapping[tuple[int, int], KnownHealth],
     source: str | None,
     clock: Callable[[], float],
+    time_scale: float = 1,
 ) -> tuple[Target, ...]:
     """All targets of the rules, in their order, with the health that was adopted."""
     targets: dict[tuple[str, Probe, int], Target] = {}
@@ -62,6 +63,7 @@ def build_targets(
                     adopted=state.healthy if state else None,
                     since=state.since if state else None,
                     started=state.started if state else False,
+                    interval=probe.interval_in_seconds * time_scale if probe.hold_down else None,
                 )
                 wire = ProbeTarget(member.address, probe.port, member.id, source)
                 targets[key] = Target(rule.load_balancer, probe, member, wire, health)

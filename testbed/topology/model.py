@@ -18,15 +18,17 @@ from testbed.topology.document import Document
 from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
 from testbed.topology.security import NetworkSecurityGroup
 from testbed.topology.switches import Switches
-from testbed.topology.words import Address, Name, Port, Prefix, Reference, SubnetName
+from testbed.topology.words import Address, MemberReference, Name, Port, Prefix, Reference, SubnetName
 
 __all__ = [
+    "AdminState",
     "AzureBehaviour",
     "BackendAddressPool",
     "Balancer",
     "FrontendIPConfiguration",
     "Internet",
     "LoadBalancer",
+    "LoadBalancerBackendAddress",
     "LoadBalancingRule",
     "LoadDistribution",
     "LocalNetworkGateway",
@@ -125,6 +127,14 @@ class NoHealthyBackendsBehavior(StrEnum):
     ALL_PROBED_UP = "AllProbedUp"
 
 
+class AdminState(StrEnum):
+    """``loadBalancerBackendAddresses.adminState``: an operator's word on a member, above the probe's."""
+
+    NONE = "None"
+    UP = "Up"
+    DOWN = "Down"
+
+
 class Subnet(Document):
     """A subnet of a virtual network."""
 
@@ -188,11 +198,24 @@ class FrontendIPConfiguration(Document):
     """Accepted so that a public frontend is refused with a clear message."""
 
 
+class LoadBalancerBackendAddress(Document):
+    """What an operator says of a member of a pool."""
+
+    machine: MemberReference
+    """A member: a machine, or ``machine/eth1`` when several of its network interfaces are members."""
+    admin_state: AdminState = AdminState.NONE
+    """``None``: the probe decides; ``Up``: new flows whatever it says; ``Down``: no new flows."""
+
+
 class BackendAddressPool(Document):
     """A backend address pool; members join it from their network interfaces."""
 
     name: Name
     """Unique in its load balancer."""
+    load_balancer_backend_addresses: tuple[LoadBalancerBackendAddress, ...] = ()
+    """Admin states to begin with, for rules that have a probe."""
+    drain_period_in_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+    """How long after admin state ``Down`` the member's TCP flows are reset; never when not given."""
 
 
 class Probe(Document):
@@ -211,7 +234,7 @@ class Probe(Document):
     probe_threshold: Annotated[int, Field(ge=1, le=100)] = 1
     """Consecutive results that change the state, both ways."""
     number_of_probes: int | None = None
-    """Accepted and ignored, as Azure does (a warning says so)."""
+    """Ignored, as Azure does (a warning says so), unless the switch ``number_of_probes`` says otherwise."""
     no_healthy_backends_behavior: NoHealthyBackendsBehavior = NoHealthyBackendsBehavior.ALL_PROBED_DOWN
     """When every member is down: new flows go nowhere, or to all of them."""
 
@@ -238,9 +261,9 @@ class LoadBalancingRule(Document):
     load_distribution: LoadDistribution = LoadDistribution.DEFAULT
     """What chooses the member: ``Default`` addresses, ports and protocol; the others no ports, or addresses only."""
     idle_timeout_in_minutes: Annotated[int, Field(ge=4, le=100)] = 4
-    """TCP flows that were silent for longer are forgotten."""
+    """TCP flows that were silent for longer are forgotten, and dropped without a word from then on."""
     enable_tcp_reset: bool = False
-    """Accepted; Azure sends no reset on an HA Ports rule of an internal load balancer."""
+    """Both ends of a flow that is forgotten get a reset; not with an appliance in the path, but for a switch."""
 
 
 class LoadBalancer(Document):

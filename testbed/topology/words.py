@@ -8,7 +8,18 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-__all__ = ["GATEWAY_SUBNET", "Address", "Mac", "Memory", "Name", "Port", "Prefix", "Reference", "SubnetName"]
+__all__ = [
+    "GATEWAY_SUBNET",
+    "Address",
+    "Mac",
+    "MemberReference",
+    "Memory",
+    "Name",
+    "Port",
+    "Prefix",
+    "Reference",
+    "SubnetName",
+]
 
 #: Names become parts of namespace, interface and file names: lower case, digits and inner hyphens.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
@@ -19,6 +30,10 @@ SubnetName = Annotated[
 ]
 #: A reference with one slash: ``virtual_network/subnet`` or ``load_balancer/backend_address_pool``.
 Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/([a-z0-9-]+|GatewaySubnet)$", max_length=81)]
+#: A member of a pool: a machine, or one of its network interfaces (``machine/eth1``).
+MemberReference = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(/eth[0-7])?$", max_length=45)
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: An amount of memory: a whole number of mebibytes or gibibytes.
 Memory = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[MG]$")]

@@ -119,10 +119,13 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
     }
 
 
-def application(members: int = 2, *, rules: list[Document] | None = None, floating: bool = False) -> Document:
+def application(
+    members: int = 2, *, rules: list[Document] | None = None, floating: bool = False, **pool: Any
+) -> Document:
     """Servers ``app1`` … (10.20.1.4 …) that answer themselves for a frontend, and the machine ``client`` (10.20.3.4).
 
     The rule is an HA Ports rule, if no others are given; with ``floating`` it, and the servers, have floating IP.
+    Further keys are the pool's.
     """
     owned = {"loopback_addresses": [APP_FRONTEND]} if floating else {}
     servers = [
@@ -143,7 +146,7 @@ def application(members: int = 2, *, rules: list[Document] | None = None, floati
             {
                 "name": "ilb",
                 "frontend_ip_configurations": [{"name": "fe", "subnet": "net/lb", "private_ip_address": APP_FRONTEND}],
-                "backend_address_pools": [{"name": "apps"}],
+                "backend_address_pools": [{"name": "apps", **pool}],
                 "probes": [
                     {
                         "name": "health",

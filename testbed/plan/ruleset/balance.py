@@ -8,6 +8,7 @@ from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance
 from testbed.plan.ruleset import ipvs
 from testbed.plan.ruleset.choice import flow_hash, hash_type
 from testbed.plan.ruleset.context import idle_seconds
+from testbed.plan.ruleset.strangers import stranger_objects, strangers, unbalanced_strangers
 from testbed.plan.ruleset.text import block, elements
 from testbed.topology.switches import Transport
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["FLOW_BACK", "balance", "counters", "pick", "rewritten_flows", "rule_chains", "rule_objects", "timeouts"]
 
 #: Rewritten flows one member can have at a time; a full table drops new ones.
-_REWRITTEN_FLOWS = 262_144
+_REWRITTEN_FLOWS = 524_288
+#: Seconds that the kernel remembers a flow with data that is not acknowledged, if it is not told otherwise.
+_UNANSWERED = 300
 #: A rewritten flow as its packets to the member show it, and the frontend it was addressed to.
 _FLOW_KEY = "ip saddr . meta l4proto . th sport . th dport"
 _FLOW = f"{_FLOW_KEY} : ip daddr"
@@ -26,13 +29,16 @@ _FLOW = f"{_FLOW_KEY} : ip daddr"
 FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
 
 
-def rule_objects(rule: Rule) -> list[str]:
+def rule_objects(fabric: Fabric, rule: Rule) -> list[str]:
     """The owner map and the eligible set, which change while the lab runs; and the rewritten flows.
 
     What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
     """
     lines = block(f"map {rule.owner_map}", [f"typeof {hash_type(rule)} : meta mark", f"size {rule.buckets}"])
-    return lines + block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    if rule.flows_end_alone:  # that its admin state keeps flows on, though it gets no new ones
+        lines += block(f"set persistent_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    return lines + stranger_objects(rule, idle_seconds(rule, fabric.time_scale))
 
 
 def rewritten_flows(fabric: Fabric) -> list[str]:
@@ -43,10 +49,13 @@ def rewritten_flows(fabric: Fabric) -> list[str]:
 
 
 def timeouts(fabric: Fabric) -> list[str]:
-    """How long an idle TCP connection keeps its member."""
+    """How long an idle TCP connection keeps its member, also one that one side has closed."""
     lines: list[str] = []
     for seconds in sorted({idle_seconds(rule, fabric.time_scale) for rule in fabric.rules}):
-        policy = f"policy = {{ established : {seconds} }}"
+        states = ["established", "fin_wait", "close_wait"]
+        if seconds > _UNANSWERED:
+            states += ["unack", "retrans"]
+        policy = f"policy = {{ {', '.join(f'{state} : {seconds}' for state in states)} }}"
         lines += block(f"ct timeout idle_{seconds}", ["protocol tcp", "l3proto ip", policy])
     return lines
 
@@ -71,6 +80,7 @@ def balance(fabric: Fabric) -> list[str]:
     if fabric.rules:
         chains = [f"{balance_mark(rule.id):#010x} : goto rule_{rule.id}" for rule in fabric.rules]
         lines.append(f"meta mark vmap {{ {', '.join(chains)} }}")
+        lines += unbalanced_strangers(fabric.rules)
     if internet := fabric.internet:
         marks = [f"{sender:#010x} : {back:#010x}" for sender, back in internet.return_marks]
         cable = f'iifname "{internet.fabric_name}"'
@@ -90,13 +100,14 @@ def pick(rule: Rule) -> list[str]:
 
 def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     """How a rule chooses, and what is done to packets that have their member."""
+    # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one member.
+    kept = f"@persistent_{rule.id}" if rule.flows_end_alone else "!= 0"
     lines = []
     if fabric.switches.icmp is Transport.DROP:  # what tells of a flow goes with the flow all the same
         lines.append('meta l4proto icmp ct state != related drop comment "ICMP is not balanced"')
-    if len(rule.members) > 1:
-        # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one.
-        lines.append(f"tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered_{rule.id}")
     lines += [
+        f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}",
+        *strangers(rule),
         f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
         *pick(rule),
@@ -113,7 +124,8 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
         chains = ", ".join(f"{member.id} : goto to_{rule.id}_{member.id}" for member in rule.members)
         steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
         for member in rule.members:
-            flow = f"{_FLOW_KEY} timeout {idle_seconds(rule, fabric.time_scale)}s : ip daddr"
+            # Longer than the flow is remembered, so that what its member sends too late is known, and dropped.
+            flow = f"{_FLOW_KEY} timeout {2 * idle_seconds(rule, fabric.time_scale)}s : ip daddr"
             there = f"update @frontend_{member.id} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
             port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
             rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, there])

@@ -41,7 +41,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     """The text that defines ``table ip testbed`` of a fabric."""
     lines: list[str] = []
     for rule in fabric.rules:
-        lines += rule_objects(rule)
+        lines += rule_objects(fabric, rule)
     lines += rewritten_flows(fabric)
     lines += timeouts(fabric)
     lines += counters(fabric)
