@@ -12,7 +12,7 @@ testbed = $(root) .venv/bin/testbed
 root = $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv docker images lab-up lab-down verify test fidelity lint bench clean
+.PHONY: help venv docker images lab-up lab-down verify test test-ipvs fidelity lint bench bench-ipvs clean
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=VALUE …]"
@@ -31,6 +31,10 @@ venv: .venv/.installed-run ## install what a lab needs, so that .venv/bin/testbe
 
 .venv/.installed-test: .venv/.installed-run requirements-dev.txt
 	@scripts/install test
+	@touch $@
+
+.venv/.installed-guest: .venv/.installed-test requirements-guest.txt
+	@scripts/install guest
 	@touch $@
 
 .venv/.installed-bench: .venv/.installed-run
@@ -65,8 +69,14 @@ lab-down: venv ## remove LAB
 verify: venv ## check LAB: symmetry, distribution, failover
 	$(testbed) verify $(LAB) symmetry distribution failover
 
-test: .venv/.installed-test docker ## run every test, those that need root too
+test: .venv/.installed-test docker ## run every test, those that need root and those of IPVS too
 	$(root) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(if $(PYTEST_ARGS),,$(MAKE) test-ipvs)
+
+# The kernel of most computers has no IPVS, so the suite gets one that has, by emulation: slower, so its timers are too.
+test-ipvs: .venv/.installed-guest ## run the conformance suite with IPVS as the balancer, in a guest kernel
+	$(root) .venv/bin/python scripts/guest.py --limit 1200 --results results -- .venv/bin/python -m pytest \
+	  -p no:cacheprovider --balancer ipvs --lab-time-scale 0.1 --junitxml={results}/ipvs.xml $(or $(IPVS_ARGS),tests/conformance)
 
 fidelity: venv ## write docs/azure-fidelity.md anew, from tests/conformance
 	.venv/bin/python scripts/fidelity.py >docs/azure-fidelity.new
@@ -78,10 +88,13 @@ lint: .venv/.installed-test ## ruff, mypy --strict, shellcheck
 	.venv/bin/mypy --strict
 	shellcheck scripts/install scripts/docker .ci/run $$(git ls-files containers | xargs grep -lE "^#!/bin/(ba)?sh")
 
+bench-ipvs: .venv/.installed-guest ## measure both balancers side by side in the guest kernel
+	$(root) .venv/bin/python scripts/guest.py --results results -- .venv/bin/python -m bench backends --results {results}
+
 bench: .venv/.installed-bench docker ## measure; prints medians and writes results/bench.json
 	$(root) .venv/bin/python -m bench
 
 clean: ## remove what make has made here; labs stay up
-	rm -rf .venv build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .guest .venv build dist results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf containers/vm-firewall/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

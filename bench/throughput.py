@@ -63,7 +63,7 @@ def packets_per_second(lab: str, prepared: NDArray[np.uint8]) -> float:
         while sender.left:
             sender.send(1_000)
         seen, last, deadline = 0, start, time.perf_counter() + 1
-        while seen < PACKETS and time.perf_counter() < deadline:
+        while seen < len(prepared) and time.perf_counter() < deadline:
             arrived = _received(sink) - before
             if arrived > seen:
                 seen, last = arrived, time.perf_counter()

@@ -37,6 +37,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line("markers", "fact(row, state): a fact of docs/azure-fidelity.md")
+    config.addinivalue_line("markers", "ipvs: a trap of IPVS; not run for another backend")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is about IPVS belongs to a run with IPVS only."""
+    if config.getoption("--balancer") != "ipvs":
+        alien = [each for each in items if each.get_closest_marker("ipvs")]
+        config.hook.pytest_deselected(items=alien)
+        items[:] = [each for each in items if each not in alien]
 
 
 def _present() -> set[str]:

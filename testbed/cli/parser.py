@@ -20,7 +20,7 @@ GROUPS = {
     "this machine": ("doctor", "images"),
     "topology documents": ("validate", "plan", "graph", "schema"),
     "labs": ("up", "list", "status", "down"),
-    "proof": ("verify", "fault", "events"),
+    "proof": ("verify", "fault", "backend", "events"),
     "a look inside": ("routes", "security", "explain", "exec", "ssh", "push", "capture"),
 }
 VERBS = tuple(name for names in GROUPS.values() for name in names)

@@ -51,7 +51,8 @@ def print_status(status: LabStatus) -> None:
         controller = f"{good('alive')}, pid {status.controller.pid}"
     else:
         controller = f"{bad('dead')} (the data plane stays as it was; 'testbed up' starts it again)"
-    print(f"lab {plan.lab}, time scale {plan.time_scale:g}, probe controller {controller}")
+    balancer = "" if plan.balancer == "nftables" else f", balancer {plan.balancer} ({plan.scheduler})"
+    print(f"lab {plan.lab}, time scale {plan.time_scale:g}{balancer}, probe controller {controller}")
     if status.kept and "keeper" not in status.pids:
         print(f"{bad('keeper dead')}: a container that restarts stays without cables; 'testbed up' starts the keeper")
     if not namespaces.exists(plan.fabric):
@@ -110,6 +111,6 @@ def _print_rule(rule: Rule, status: LabStatus) -> None:
 def _health(member: MemberState) -> str:
     from testbed.cli.output import bad, good
 
-    if member.healthy is None:  # nothing probes, or nothing has yet
-        return "unknown"
-    return good("up") if member.healthy else bad("down")
+    # None: nothing probes, or nothing has yet
+    word = {None: "unknown", True: good("up"), False: bad("down")}[member.healthy]
+    return word if member.admin_state == "None" else f"{word}, admin state {member.admin_state}"

@@ -34,6 +34,11 @@ def add_arguments(parser: Parser) -> None:
         help="factor for all of Azure's times (default: the document's)",
     )
     parser.add_argument(
+        "--balancer",
+        choices=("nftables", "ipvs"),
+        help="what picks the member of a new flow (default: the document's)",
+    )
+    parser.add_argument(
         "--wait",
         metavar="SECONDS",
         type=seconds,
@@ -60,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.document,
         lab=arguments.lab,
         time_scale=arguments.time_scale,
+        balancer=arguments.balancer,
         taken=arguments.take_interface,
         say=_say,
     )

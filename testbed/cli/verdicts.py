@@ -34,7 +34,7 @@ def print_verdicts(plan: Plan, reports: Sequence[Report], *, fault: str) -> None
     faulted = [name for each in reports if isinstance(each.check, FailoverResult) for name in each.check.faulted]
     headings = {
         "steady": "steady state",
-        "fault": f"fault: {fault} on {', '.join(faulted)}",
+        "fault": f"fault: {fault} on {', '.join(faulted)}" if faulted else f"fault: {fault}",
         "recovered": "after recovery",
     }
     phase = ""

@@ -24,6 +24,7 @@ __all__ = [
     "DEVICE",
     "accelerator",
     "engine_answers",
+    "ipvs",
     "kernel_version",
     "macvlan",
     "mark_routing",
@@ -151,6 +152,20 @@ def mark_routing(name: str) -> str:
         if rule not in netlink.rules():
             raise MachineError("a rule on a mark was accepted, but is not there")
     return "a mark selects a table"
+
+
+def ipvs(name: str) -> str:
+    """A service that a packet mark selects, and a destination; the kernel shows both."""
+    from testbed.kernel import ipvs as door
+
+    wanted = door.Service(0x8001_0001, "mh", 0x1C, ("127.0.0.1",))
+    with namespaces.entered(name):
+        door.load()
+        with closing(door.Ipvs()) as services:
+            services.converge([wanted], {})
+            if services.services() != (wanted,):
+                raise MachineError("a service was accepted, but is not there")
+    return "made a service"
 
 
 def packet_ring(name: str) -> str:

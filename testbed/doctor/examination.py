@@ -79,6 +79,13 @@ def _inside(name: str) -> Iterator[Check]:
     yield Check(
         "taps", _MACHINES, partial(attempts.tap, name), "kernel option CONFIG_TUN (modprobe tun)", required=False
     )
+    yield Check(
+        "IPVS",
+        "balancer: ipvs",
+        partial(attempts.ipvs, name),
+        "kernel options CONFIG_IP_VS, CONFIG_IP_VS_NFCT and CONFIG_IP_VS_MH; make test-ipvs has a kernel with them",
+        required=False,
+    )
     yield Check("packet rings", "verify", partial(attempts.packet_ring, name), "kernel option CONFIG_PACKET")
     yield Check("socket marks", "health probes", partial(attempts.socket_mark, name), "CAP_NET_ADMIN")
 

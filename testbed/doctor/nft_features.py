@@ -37,6 +37,24 @@ NFT_FEATURES = (
         """,
     ),
     NftFeature(
+        "nftables hashes of single ends",
+        "rules with load_distribution SourceIP or SourceIPProtocol",
+        "CONFIG_NFT_HASH",
+        """
+        table ip pairs {
+          map owner {
+            typeof symhash mod 64 . symhash mod 64 : meta mark
+            elements = { 0 . 63 : 1, 63 . 0 : 1 }
+          }
+          chain choose {
+            type filter hook prerouting priority mangle
+            meta mark set jhash ip saddr . meta l4proto mod 64 seed 7 . jhash ip daddr mod 64 seed 7 map @owner
+          }
+        }
+        """,
+        required=False,
+    ),
+    NftFeature(
         "nftables conntrack zones",
         "keeping the two legs of a flow apart",
         "CONFIG_NF_CONNTRACK_ZONES, CONFIG_NFT_CT",

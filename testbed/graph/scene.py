@@ -112,17 +112,23 @@ def _covers(rule: LoadBalancingRule) -> str:
 
 def _subnet(topology: Topology, lookup: Lookup, place: SubnetPlace) -> SubnetBox:
     frontends = [_frontend(each, lookup) for each in lookup.frontends if each.frontend.subnet == place.key]
+    gateways = {each.name for each in topology.virtual_network_gateways if each.subnet == place.key}
+    outside = [
+        Item(_id("place", each.name), "machine", each.name, tuple(map(str, each.local_network_address_space)))
+        for each in topology.local_network_gateways
+        if each.virtual_network_gateway in gateways
+    ]
     interfaces = [_interface(each) for each in lookup.interfaces if each.interface.subnet == place.key]
     notes = [
         f"{route.address_prefix} -> {route.next_hop_type.value}"
         for route in _routes(topology, place)
-        if route.next_hop_type in (NextHopType.NONE, NextHopType.VNET_LOCAL)
+        if route.next_hop_type in (NextHopType.NONE, NextHopType.VNET_LOCAL, NextHopType.VIRTUAL_NETWORK_GATEWAY)
         or (route.next_hop_type == NextHopType.INTERNET and topology.internet is None)
     ]
     title = f"{place.subnet.name}  {', '.join(map(str, filter(None, (place.subnet.ipv4, place.subnet.ipv6))))}"
     here = _id("subnet", place.network.name, place.subnet.name)
     pooled = any(each.pools for each in lookup.configurations if each.interface.subnet == place.key)
-    return SubnetBox(here, title, (*frontends, *interfaces), tuple(notes), pooled)
+    return SubnetBox(here, title, (*frontends, *interfaces, *outside), tuple(notes), pooled)
 
 
 def _routes(topology: Topology, place: SubnetPlace) -> tuple[Route, ...]:
@@ -173,9 +179,10 @@ def scene_of(topology: Topology) -> Scene:
     """What to draw of a checked topology, in the order of its document."""
     lookup = Lookup(topology)
     networks = tuple(_network(topology, lookup, each) for each in topology.virtual_networks)
+    order = [each.name for each in topology.virtual_networks]
     peerings = [
-        Edge(_id("vnet", each.between[0]), _id("vnet", each.between[1]), "peering", "peering")
-        for each in topology.peerings
+        Edge(_id("vnet", one), _id("vnet", other), "peering", "peering")
+        for one, other in {tuple(sorted(pair, key=order.index)): None for pair in lookup.connections.connected}
     ]
     internet = None
     if topology.internet:

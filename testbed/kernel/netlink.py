@@ -23,12 +23,13 @@ __all__ = ["Link", "Netlink", "RouteEntry", "RuleEntry"]
 
 _LOOPBACK = 1  # a namespace's loopback always has index 1
 _BLACKHOLE = 6  # RTN_BLACKHOLE
-_UNICAST = 1  # RTN_UNICAST
+_UNICAST, _LOCAL = 1, 2  # RTN_*
 _PERMANENT = 0x80  # NUD_PERMANENT
 _ONLINK = 4  # RTNH_F_ONLINK
 _STATIC = 4  # RTPROT_STATIC
 _TO_TABLE = 1  # FR_ACT_TO_TBL
-_SCOPE_LINK, _SCOPE_NOWHERE = 253, 255  # RT_SCOPE_*
+_SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = 253, 254, 255  # RT_SCOPE_*
+_KINDS = {_UNICAST: "unicast", _LOCAL: "local", _BLACKHOLE: "blackhole"}
 _UP = 1  # IFF_UP
 _MAIN_TABLE = 254  # RT_TABLE_MAIN
 _APPEND = 0x800  # NLM_F_APPEND
@@ -282,7 +283,7 @@ class Netlink:
                 RouteEntry(
                     table=_number(values[_RTA_TABLE]),
                     destination=f"{socket.inet_ntop(family, values.get(_RTA_DST, anywhere))}/{length}",
-                    kind="unicast" if goes else "blackhole",
+                    kind=_KINDS.get(kind, "unicast"),
                     gateway=socket.inet_ntop(family, values[_RTA_GATEWAY]) if _RTA_GATEWAY in values else None,
                     link=names.get(_number(values[_RTA_OIF])) if goes and _RTA_OIF in values else None,
                 )
@@ -304,9 +305,10 @@ class Netlink:
         ip, _, length = entry.destination.partition("/")
         family, packed = _packed(ip)
         kind, flags = _verb(action, _NEWROUTE)
-        what = _BLACKHOLE if entry.kind == "blackhole" else _UNICAST
+        what = next(number for number, word in _KINDS.items() if word == entry.kind)
         direct = entry.link is not None and entry.gateway is None
-        scope = _SCOPE_NOWHERE if action == "del" else _SCOPE_LINK if direct else 0
+        near = _SCOPE_HOST if entry.kind == "local" else _SCOPE_LINK
+        scope = _SCOPE_NOWHERE if action == "del" else near if direct else 0
         onlink = _ONLINK if entry.gateway else 0
         body = _ROUTE.pack(family, int(length), 0, 0, 0, _STATIC, scope, what, onlink)
         body += attribute(_RTA_DST, packed) + attribute(_RTA_TABLE, struct.pack("=I", entry.table))

@@ -1,4 +1,4 @@
-"""Rtnetlink messages: requests with attributes, answers and dumps, over one socket, without a library.
+"""Netlink messages: requests with attributes, answers and dumps, over one socket, without a library.
 
 A lab of a hundred machines takes some two thousand requests; each costs about 20 microseconds here. Layout:
 ``linux/netlink.h``, ``linux/rtnetlink.h``; RFC 3549.
@@ -55,10 +55,13 @@ def parse(data: bytes) -> tuple[tuple[int, bytes], ...]:
 
 
 class Rtnetlink:
-    """A socket in the namespace where it is made. Refused requests raise :class:`OSError` with the kernel's number."""
+    """A socket in the namespace where it is made; ``family``: of another netlink than that of routes.
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _ROUTE)
+    Refused requests raise :class:`OSError` with the kernel's number.
+    """
+
+    def __init__(self, family: int = _ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self._socket.bind((0, 0))
         self._socket.settimeout(10)  # the kernel answers at once; this is for a bug, not for waiting
         self._sequence = 0

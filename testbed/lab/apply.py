@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Self
 
 from testbed.errors import LabError, TestbedError
-from testbed.kernel import devices, namespaces, nft, processes, sysctl
+from testbed.kernel import devices, ipvs, namespaces, nft, processes, sysctl
 from testbed.kernel.netlink import Netlink, RouteEntry, RuleEntry
 from testbed.lab import controller, daemons
 from testbed.lab.state import Running
-from testbed.plan import objects
+from testbed.plan import objects, virtual_services
 from testbed.plan.describe import title
 from testbed.plan.replacement import replacement
 from testbed.plan.ruleset.context import balancer_table
@@ -108,6 +108,8 @@ class Applier:
                 self._netlink(thing.namespace).route("replace", _route(thing))
             case objects.RoutingRule():
                 self._netlink(thing.namespace).rule("add", _rule(thing))
+            case objects.VirtualServices():
+                self._serve(thing)
             case objects.Ruleset():
                 self._load(thing)
             case objects.Instance():
@@ -142,6 +144,8 @@ class Applier:
                 self._netlink(thing.namespace).route("del", _route(thing))
             case objects.RoutingRule():
                 self._netlink(thing.namespace).rule("del", _rule(thing))
+            case objects.VirtualServices():
+                self._serve(objects.VirtualServices(thing.namespace, ()))
             case objects.Ruleset():
                 self._unload(thing)
             case objects.Instance():
@@ -180,6 +184,19 @@ class Applier:
         if (netlink := self._netlinks.pop(namespace, None)) is not None:
             netlink.close()
 
+    def _serve(self, wanted: objects.VirtualServices) -> None:
+        """Make IPVS have these services; members that are eligible get their weights at once."""
+        weights: dict[int, dict[str, int]] = {}
+        with namespaces.entered(wanted.namespace), closing(ipvs.Ipvs()) as door:
+            eligible = self._eligible() if wanted.services else {}
+            for rule in self._plan.rules:
+                given = virtual_services.weights(rule, eligible.get(rule.id, frozenset()), self._plan.scheduler)
+                weights |= dict.fromkeys(virtual_services.service_marks(rule), given)
+            door.converge(
+                [ipvs.Service(each.mark, each.scheduler, each.flags, each.destinations) for each in wanted.services],
+                weights,
+            )
+
     def _load(self, ruleset: objects.Ruleset) -> None:
         """Replace the rules; members that are eligible stay so, flows stay known, and no packet meets a gap."""
         with namespaces.entered(ruleset.namespace):
@@ -201,11 +218,17 @@ class Applier:
             return ""
         from testbed.balancer import nftables  # with numpy, which a lab without rules does not need
 
+        return nftables.elements(rules, self._eligible())
+
+    def _eligible(self) -> dict[int, frozenset[int]]:
+        """Per rule, who is eligible in the fabric's table now."""
+        from testbed.balancer import nftables
+
         eligible = {}
-        for rule in rules:
+        for rule in self._plan.rules:
             with suppress(LabError):  # a new rule has nobody yet
                 eligible[rule.id] = nftables.read_eligible(rule)
-        return nftables.elements(rules, eligible)
+        return eligible
 
     def _unload(self, ruleset: objects.Ruleset) -> None:
         with namespaces.entered(ruleset.namespace):

@@ -24,6 +24,8 @@ class Change:
     object: KernelObject
 
 
+#: What is changed into its successor.
+_IN_PLACE = (objects.Ruleset, objects.VirtualServices)
 #: What others go with.
 _HOLDERS = (
     objects.Veth,
@@ -95,7 +97,7 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     controllers = [each for each in have if isinstance(each, objects.Controller) and each.namespace in replacing]
     removed += controllers
     have -= set(controllers)
-    replaced = {(each.namespace, each.tables) for each in wanted if isinstance(each, objects.Ruleset)}
+    replaced = {_place(each) for each in wanted if isinstance(each, _IN_PLACE)}
     rerouted = {_destination(each) for each in wanted if isinstance(each, objects.Route)}
     takedown = [
         each
@@ -123,6 +125,11 @@ def _kept(thing: KernelObject, destinations: set[tuple[str, int, str]]) -> bool:
     return isinstance(thing, objects.Route) and _destination(thing) in destinations
 
 
-def _replaced(thing: KernelObject, tables: set[tuple[str, tuple[str, ...]]]) -> bool:
+def _place(thing: KernelObject) -> tuple[object, ...]:
+    """Where something stands that its successor takes over."""
+    return (type(thing), thing.namespace, thing.tables if isinstance(thing, objects.Ruleset) else ())
+
+
+def _replaced(thing: KernelObject, replaced: set[tuple[object, ...]]) -> bool:
     """A table that another one replaces is not removed before: packets would meet a gap."""
-    return isinstance(thing, objects.Ruleset) and (thing.namespace, thing.tables) in tables
+    return isinstance(thing, _IN_PLACE) and _place(thing) in replaced

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.errors import LabError
 from testbed.lab import daemons
+from testbed.plan.cables import cables
 from testbed.probes import control
 from testbed.probes.config import ControllerConfig
 
@@ -26,7 +27,19 @@ def start(plan: Plan, state: State, digest: str) -> None:
     Raises:
         LabError: It ended at once; the message holds the end of its log.
     """
-    config = ControllerConfig(plan.lab, plan.fabric, plan.time_scale, str(state.directory), plan.rules)
+    from testbed.lab import faults  # which heals machines, and so starts what is here
+
+    crashed = (name for name, kinds in faults.active(state).items() if faults.Kind.CRASH in kinds)
+    config = ControllerConfig(
+        plan.lab,
+        plan.fabric,
+        plan.time_scale,
+        str(state.directory),
+        plan.rules,
+        cables=cables(plan.rules, plan.machines),
+        stopped=tuple(crashed),
+        **_backend(plan),
+    )
     state.write("controller.json", config.to_json())
 
     def problem(_process: Process) -> str:
@@ -40,12 +53,16 @@ def start(plan: Plan, state: State, digest: str) -> None:
     daemons.start(state, NAME, "testbed.probes.controller", *words, config=digest, problem=problem)
 
 
-def ask(state: State, operation: str) -> dict[str, Any] | None:
+def _backend(plan: Plan) -> dict[str, str]:
+    return {"backend": plan.balancer, "scheduler": plan.scheduler}
+
+
+def ask(state: State, operation: str, **fields: object) -> dict[str, Any] | None:
     """The controller's answer, or ``None`` when it is not alive."""
     if NAME not in state.running():
         return None
     try:
-        answer: dict[str, Any] = control.request(state / "controller.sock", operation, timeout=2.0)
+        answer: dict[str, Any] = control.request(state / "controller.sock", operation, timeout=2.0, **fields)
     except LabError:
         return None
     return answer

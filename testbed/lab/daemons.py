@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["start", "stop"]
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0  # on an emulated computer Python itself takes long to start; who has ended is found at once
 _LOG_TAIL = 2_000
 
 

@@ -102,14 +102,10 @@ def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], b
 
 
 def _dropped(refusal: Refusal) -> int:
-    """Packets that the kernel has dropped for this reason, at these cables."""
+    """Packets that the kernel has dropped for this reason, at this cable."""
     listed = next(each["set"] for each in nft.list_table(f"list set ip testbed {refusal.counted_in}") if "set" in each)
-    for each in listed.get("elem", ()):
-        value = each["elem"]["val"]
-        cables = tuple(value["concat"]) if isinstance(value, dict) else (value,)
-        if cables == refusal.cables:
-            return int(each["elem"]["counter"]["packets"])
-    return 0
+    found = [each["elem"] for each in listed.get("elem", ()) if each["elem"]["val"] == refusal.cable]
+    return sum(int(each["counter"]["packets"]) for each in found)
 
 
 def _next(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> int | None:
@@ -134,7 +130,7 @@ def _live(rule: Rule, wanted: tuple[int, str, str, int | None, int | None]) -> i
     if source_port is None or destination_port is None:
         return None
     back = (protocol, destination, source, destination_port, source_port)
-    for entry in conntrack.entries(rule.version):
+    for entry in conntrack.entries():
         found = (entry.protocol, entry.source, entry.destination, entry.source_port, entry.destination_port)
         if entry.zone == rule.id and found in (wanted, back):
             return entry.mark

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from testbed.errors import InputError, LabError
 from testbed.kernel import namespaces, nft
 from testbed.kernel.netlink import Netlink
-from testbed.lab import hogs, readiness
+from testbed.lab import controller, hogs, readiness
 from testbed.lab.healing import heal
 from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
@@ -183,6 +183,7 @@ def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
             if machine.runtime == "container":
                 unplug(machine)  # first: what it has in the kernel must not outlive it; its keeper is a moment late
             made_of.kill(machine.name, process)
+            controller.ask(state, "stopped", machine=machine.name, stopped=True)
         case Kind.REBOOT:
             _reboot(plan, machine, made_of, process)
         case Kind.LINK_DOWN:
@@ -233,6 +234,9 @@ def clear(plan: Plan, machine_name: str) -> None:
     faults = active(state).get(machine_name, [])
     if namespaces.exists(machine.namespace):
         write_wire(plan, machine, ())
+    if Kind.LINK_DOWN in faults and machine.runtime in ("namespace", "container"):
+        # Its routes went with its links, those that its steps had made as well.
+        (state / f"{machine.name}.configured").unlink(missing_ok=True)
     if process is not None:
         if Kind.FREEZE in faults:
             made_of.thaw(machine.name, process)
@@ -246,3 +250,4 @@ def clear(plan: Plan, machine_name: str) -> None:
     heal(plan, machine)
     events.append(state.directory, "fault", machine=machine_name, action="clear")
     _remember(state, machine_name, [])
+    controller.ask(state, "stopped", machine=machine_name, stopped=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from testbed.kernel import devices, namespaces, nft, sysctl
+from testbed.errors import LabError
+from testbed.kernel import devices, ipvs, namespaces, nft, sysctl
 from testbed.kernel.netlink import Netlink
 from testbed.plan import objects
 from testbed.plan.replacement import chains
@@ -62,6 +64,7 @@ _ORDER = (
     objects.Neighbor,
     objects.Route,
     objects.RoutingRule,
+    objects.VirtualServices,
     objects.Ruleset,
 )
 
@@ -78,6 +81,8 @@ def _look(namespace: str, mine: list[KernelObject]) -> tuple[tuple[Link, ...], s
         names = {link.index: link.name for link in links}
         found |= {each for each in mine if isinstance(each, objects.Sysctl) and _is_set(each)}
         found |= {each for each in mine if isinstance(each, objects.Ruleset) and _is_loaded(each)}
+        if any(isinstance(each, objects.VirtualServices) for each in mine):
+            found |= _virtual_services(namespace)
         found |= {objects.LinkUp(namespace, link.name) for link in links if link.up}
         found |= {each for each in mine if _is_device(each, links)}
         for link, address in netlink.addresses(names):
@@ -113,6 +118,16 @@ def _is_set(setting: objects.Sysctl) -> bool:
 
 def _is_loaded(ruleset: objects.Ruleset) -> bool:
     return nft.chains(ruleset.tables) == chains(ruleset.text)
+
+
+def _virtual_services(namespace: str) -> set[KernelObject]:
+    """What IPVS has; nothing, where the kernel has no IPVS or it has no services."""
+    with suppress(LabError), closing(ipvs.Ipvs()) as door:
+        found = tuple(
+            objects.VirtualService(each.mark, each.scheduler, each.flags, each.destinations) for each in door.services()
+        )
+        return {objects.VirtualServices(namespace, found)} if found else set()
+    return set()
 
 
 def _cables(fabric: str, known: tuple[KernelObject, ...], links: Mapping[str, tuple[Link, ...]]) -> set[KernelObject]:

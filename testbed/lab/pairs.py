@@ -69,11 +69,14 @@ def _rule(network: Network, source: NetworkInterface, destination: str) -> Rule 
     return target.rule("all", None) if isinstance(target, ToRule) else None
 
 
-def _pair(plan: Plan, client: NetworkInterface, name: str, address: str, rule: Rule, *, both: bool) -> Pair:
+def _pair(
+    plan: Plan, client: NetworkInterface, name: str, address: str, rule: Rule, *, both: bool, answers: int = 0
+) -> Pair:
     """A pair whose flows leave out the ports that other rules of the frontend have."""
     ports = {each.frontend_port for each in plan.rules if each.frontend_address == rule.frontend_address}
     others = frozenset(ports - {0})
-    return Pair(client.machine, client.namespace, client.address, client.name, name, address, rule.id, both, others)
+    ends = (client.machine, client.namespace, client.address, client.name, name, address)
+    return Pair(*ends, rule.id, both, others, answers)
 
 
 def _transit(plan: Plan, network: Network) -> Iterator[Pair]:
@@ -84,8 +87,9 @@ def _transit(plan: Plan, network: Network) -> Iterator[Pair]:
     ends = _ends(plan, network)
     for (name, other), rules in crossed.items():
         for rule in rules:
-            both = rule in crossed.get((other, name), ())
-            yield _pair(plan, ends[name], other, ends[other].address, rule, both=both)
+            back = crossed.get((other, name), ())
+            answers = 0 if rule in back else next((each.id for each in back if each not in rules), 0)
+            yield _pair(plan, ends[name], other, ends[other].address, rule, both=rule in back, answers=answers)
 
 
 def _addressed(plan: Plan, clients: _Ends, network: Network) -> Iterator[Pair]:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from testbed.errors import LabError
+from testbed.kernel import ipvs
 from testbed.lab import host_links
 from testbed.plan import objects
 from testbed.runtimes.base import tail
@@ -59,6 +60,8 @@ def prepare(plan: Plan, state: State, *, taken: Collection[str]) -> None:
     for made_of, instances in _by_runtime(plan, state):
         made_of.prepare(instances)
     host_links.check(plan, taken)
+    if plan.balancer == "ipvs" and plan.rules:
+        ipvs.load()
 
 
 def need_alive(plan: Plan, state: State) -> None:

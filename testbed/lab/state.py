@@ -50,6 +50,8 @@ class Record:
     """Image of each ``build`` of the document."""
     runtimes: list[str] = field(default_factory=list)
     """Kinds of machines it has."""
+    balancer: str = "nftables"
+    """The one in force, which ``up --balancer`` may have set against the document."""
 
 
 @dataclass(frozen=True, slots=True)

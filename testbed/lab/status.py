@@ -42,6 +42,8 @@ class MemberState:
     packets: int
     rule: str
     """``load_balancer/frontend/rule``."""
+    admin_state: str = "None"
+    held_until: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Flat, with Azure's name for the address."""
@@ -56,6 +58,8 @@ class MemberState:
             "detail": self.detail,
             "flows": self.flows,
             "packets": self.packets,
+            "admin_state": self.admin_state,
+            "held_until": self.held_until,
         }
 
 
@@ -81,6 +85,7 @@ class LabStatus:
         return {
             "lab": self.plan.lab,
             "time_scale": self.plan.time_scale,
+            "balancer": self.plan.balancer,
             "controller": {
                 "alive": self.controller is not None,
                 "pid": self.controller.pid if self.controller else None,
@@ -156,6 +161,8 @@ def _from_controller(plan: Plan, status: ControllerStatus) -> tuple[MemberState,
             member.flows,
             member.packets,
             rules[each.id].key,
+            member.admin_state,
+            member.held_until,
         )
         for each in status.rules
         if each.id in rules

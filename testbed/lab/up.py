@@ -21,6 +21,7 @@ from testbed.plan.compile import compile_plan
 from testbed.plan.numbers import Numbers
 from testbed.runtimes.registry import runtime
 from testbed.topology.loading import load
+from testbed.topology.model import Balancer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -47,6 +48,7 @@ def up(
     *,
     lab: str | None = None,
     time_scale: float | None = None,
+    balancer: str | None = None,
     checkpoint: Callable[[Change], None] | None = None,
     taken: Collection[str] = (),
     say: Callable[[str], None] = lambda _line: None,
@@ -59,6 +61,7 @@ def up(
         document: The topology document.
         lab: Name of the lab; the document's ``name`` when not given.
         time_scale: Used instead of the document's.
+        balancer: ``nftables`` or ``ipvs``, instead of the document's.
         checkpoint: Called before each change; tests let it fail.
         taken: Network interfaces of the computer that may be used though the computer uses them itself.
         say: Is told what takes long, in a line.
@@ -73,6 +76,8 @@ def up(
     topology = loaded.topology
     if time_scale is not None:
         topology = topology.model_copy(update={"time_scale": time_scale})
+    if balancer is not None:
+        topology = topology.model_copy(update={"balancer": Balancer(balancer)})
     name = lab or topology.name
     check_lab_name(name)
     folder = str(document.resolve().parent)
@@ -85,7 +90,15 @@ def up(
         numbers = Numbers(dict(record.numbers) if record else {})
         plan = compile_plan(topology, name, numbers, str(state.directory), folder=folder, images=images)
         kinds = sorted({machine.runtime for machine in plan.machines})
-        new_record = Record(name, str(document.resolve()), topology.time_scale, dict(numbers.known), images, kinds)
+        new_record = Record(
+            name,
+            str(document.resolve()),
+            topology.time_scale,
+            dict(numbers.known),
+            images,
+            kinds,
+            topology.balancer.value,
+        )
         prepare(plan, state, taken=taken)
         if fresh:
             changes = _raise_fresh(plan, state, new_record, loaded.text, checkpoint)
@@ -127,10 +140,10 @@ def load_plan(state: State, record: Record | None = None) -> Plan:
 
 
 def load_plan_and_topology(state: State, record: Record | None = None) -> tuple[Plan, Topology]:
-    """The plan of a lab that is up, and the document it was made from, with the time scale in force."""
+    """The plan of a lab that is up, and the document it was made from, with the time scale and balancer in force."""
     record = record or state.need_record()
     topology = load(state / "topology.yaml").topology
-    topology = topology.model_copy(update={"time_scale": record.time_scale})
+    topology = topology.model_copy(update={"time_scale": record.time_scale, "balancer": Balancer(record.balancer)})
     folder = str(Path(record.document).parent)
     numbers = Numbers(dict(record.numbers))
     plan = compile_plan(topology, state.lab, numbers, str(state.directory), folder=folder, images=record.images)
@@ -241,6 +254,7 @@ _WORDS: dict[type, str] = {
     objects.Veth: "cables",
     objects.Route: "routes",
     objects.RoutingRule: "policy rules",
+    objects.VirtualServices: "IPVS services",
     objects.Ruleset: "rulesets",
     objects.Controller: "controller",
     objects.Keeper: "keeper",

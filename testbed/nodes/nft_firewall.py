@@ -1,7 +1,8 @@
 """The program ``nft-firewall``: a stateful network virtual appliance made of the kernel's own firewall.
 
 It forwards flows whose start it has seen and drops the rest, so a flow whose directions cross two appliances
-really breaks. What leaves for addresses outside the trusted space gets the appliance's own address.
+really breaks. What leaves for addresses outside the trusted space gets the appliance's own address, or every flow
+does (``source_nat``).
 """
 
 from __future__ import annotations
@@ -27,20 +28,29 @@ __all__ = ["FirewallConfig", "ruleset", "run"]
 class FirewallConfig:
     """``heartbeat_seconds`` is in the lab's time; ``standby_of`` the active appliance's address.
 
-    With ``ipv6`` it forwards, and answers probes, in both IP versions; it translates IPv4 only.
+    ``source_nat``: ``outside`` the trusted prefixes, ``all`` or ``none``. With ``ipv6`` it forwards, and answers
+    probes, in both IP versions; it translates IPv4 only.
     """
 
     machine: str
     probe_port: int = 8080
     probe_path: str = "/health"
     trusted_prefixes: tuple[str, ...] = ()
+    source_nat: str = "outside"
     standby_of: str | None = None
     heartbeat_seconds: float = 1.0
     control: str | None = None
     ipv6: bool = False
 
 
-def ruleset(trusted_prefixes: tuple[str, ...], *, ipv6: bool = False) -> str:
+_TRANSLATIONS = {
+    "outside": 'oifname != "lo" ip daddr != @trusted masquerade',
+    "all": 'oifname != "lo" masquerade',
+    "none": "counter",
+}
+
+
+def ruleset(trusted_prefixes: tuple[str, ...], source_nat: str = "outside", *, ipv6: bool = False) -> str:
     """The appliance's nftables tables, replacing earlier ones."""
     trusted = f"    elements = {{ {', '.join(trusted_prefixes)} }}\n" if trusted_prefixes else ""
     return f"""\
@@ -54,7 +64,7 @@ table ip testbed {{
 {trusted}  }}
 {_forward("icmp type echo-request")}  chain leave {{
     type nat hook postrouting priority srcnat; policy accept;
-    oifname != "lo" ip daddr != @trusted masquerade
+    {_TRANSLATIONS[source_nat]}
   }}
 }}
 {_IPV6_TABLE if ipv6 else ""}"""
@@ -102,9 +112,8 @@ async def run(config: str, ready: Callable[[], None]) -> None:
         responder = HealthResponder(own.machine, own.probe_port, own.probe_path, healthy, ipv6=own.ipv6)
     except OSError as error:
         raise LabError(f"machine {own.machine!r}: port {own.probe_port} cannot be had: {error}") from error
-    nft.run(
-        ruleset(own.trusted_prefixes, ipv6=own.ipv6)
-    )  # before the settings: it brings connection tracking, and theirs
+    rules = ruleset(own.trusted_prefixes, own.source_nat, ipv6=own.ipv6)
+    nft.run(rules)  # before the settings: it brings connection tracking, and theirs
     sysctl.write("net.netfilter.nf_conntrack_tcp_loose", "0")
     sysctl.write("net.ipv4.ip_forward", "1")
     if own.ipv6:

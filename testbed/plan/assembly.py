@@ -5,10 +5,19 @@ from __future__ import annotations
 from ipaddress import IPv4Network, ip_address
 from typing import TYPE_CHECKING
 
-from testbed.plan import objects
+from testbed.plan import objects, virtual_services
 from testbed.plan.instances import PLATFORM_ROUTES, tap_name
 from testbed.plan.network import ToInternet, ToNetworkInterface
-from testbed.plan.numbers import MEMBER_MASK, TABLE_MASK, Numbers, member_table, network_table, table_mark
+from testbed.plan.numbers import (
+    IPVS_MASK,
+    IPVS_TABLE,
+    MEMBER_MASK,
+    TABLE_MASK,
+    Numbers,
+    member_table,
+    network_table,
+    table_mark,
+)
 from testbed.plan.ruleset.context import PROBE_SOURCE_IPV6
 from testbed.topology.prefixes import inside
 from testbed.topology.runtimes import ContainerRuntime, ExternalRuntime, NamespaceRuntime, VirtualMachineRuntime
@@ -25,6 +34,7 @@ __all__ = [
     "MAIN_TABLE",
     "MTU",
     "WIRE_TABLE",
+    "asking",
     "fabric_routes",
     "fabric_sysctls",
     "machine_objects",
@@ -75,6 +85,12 @@ _FABRIC_SYSCTLS = {
     "net.ipv4.conf.default.send_redirects": "0",
     "net.ipv4.conf.default.proxy_arp": "1",
     "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
+}
+#: IPVS leaves conntrack's entries alone, forgets members at once when they go, and takes flows it has not seen begin.
+_IPVS_SYSCTLS = {
+    "net.ipv4.vs.conntrack": "1",
+    "net.ipv4.vs.expire_nodest_conn": "1",
+    "net.ipv4.vs.sloppy_tcp": "1",
 }
 _MACHINE_SYSCTLS = {
     "net.ipv4.conf.all.accept_redirects": "0",
@@ -237,6 +253,21 @@ def _outside_routes(
         longest = max(holding, key=lambda other: other.address_prefix.prefixlen, default=None)
         if longest is route and prefix != route.address_prefix:
             yield _delivery(fabric, table, str(prefix), each)
+
+
+def asking(fabric: str, rules: tuple[Rule, ...], scheduler: str) -> Iterator[objects.KernelObject]:
+    """IPVS in the fabric: its settings, the way to it, its services and the ways to their destinations."""
+    for key, value in _IPVS_SYSCTLS.items():
+        yield objects.Sysctl(fabric, key, value)
+    members = {member.id: member for rule in rules for member in rule.members}
+    for _, member in sorted(members.items()):
+        gateway, link = member.address, member.fabric_name
+        yield objects.Route(
+            fabric, MAIN_TABLE, f"{virtual_services.destination(member)}/32", gateway=gateway, link=link
+        )
+    yield objects.Route(fabric, IPVS_TABLE, "0.0.0.0/0", kind="local", link="lo")
+    yield objects.RoutingRule(fabric, IPVS_TABLE, IPVS_MASK, IPVS_MASK, IPVS_TABLE)
+    yield objects.VirtualServices(fabric, virtual_services.services(rules, scheduler))
 
 
 def steering(fabric: str, rules: tuple[Rule, ...]) -> Iterator[objects.KernelObject]:

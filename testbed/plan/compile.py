@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
-from testbed.plan.assembly import MAIN_TABLE, MTU, fabric_routes, fabric_sysctls, machine_objects, steering
+from testbed.plan.assembly import MAIN_TABLE, MTU, asking, fabric_routes, fabric_sysctls, machine_objects, steering
+from testbed.plan.cables import cables
 from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
 from testbed.plan.model import IPv6Configuration, Machine, Member, NetworkInterface, Plan, Probe, Rule
 from testbed.plan.network import Network
@@ -16,13 +17,17 @@ from testbed.plan.ruleset.context import PROBE_SOURCE, Fabric, InternetLink
 from testbed.plan.ruleset.table import fabric_ruleset
 from testbed.plan.security import effective_security
 from testbed.plan.security_ruleset import SECURITY_TABLE, security_ruleset
+from testbed.topology.lookup import Lookup
+from testbed.topology.model import ProbeProtocol
 from testbed.topology.runtimes import ExternalRuntime, NamespaceRuntime
+from testbed.topology.switches import AdminStateDown, HttpProbeTimeout, NumberOfProbes, SingleInstanceAllDown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from ipaddress import IPv4Network
 
     from testbed.topology import model
+    from testbed.topology.switches import Switches
 
 __all__ = ["INTERNET", "compile_plan", "interface_numbers", "network_of"]
 
@@ -30,6 +35,7 @@ __all__ = ["INTERNET", "compile_plan", "interface_numbers", "network_of"]
 INTERNET = "internet"
 _SHORT_NAME = 15  # IFNAMSIZ less the final zero
 _FEW_MEMBERS = 8
+_HTTP_TIMEOUTS = {HttpProbeTimeout.THIRTY_SECONDS: 30.0, HttpProbeTimeout.THIRTY_ONE_SECONDS: 31.0}
 
 
 def compile_plan(
@@ -66,6 +72,8 @@ def compile_plan(
     around = Surroundings(topology, lab, state_directory, folder, images)
     made += [container(each, around) or objects.Namespace(each.namespace) for each in everyone]
     made += [objects.Sysctl(fabric, key, value) for key, value in fabric_sysctls(ipv6=6 in versions).items()]
+    if any(rule.reset_when_idle for rule in rules):
+        made.append(objects.Sysctl(fabric, "net.netfilter.nf_conntrack_events", "1"))  # else it tells of no endings
     made.append(objects.Address(fabric, "lo", f"{PROBE_SOURCE}/32"))
     # Answers ARP for everything on every cable: a route out of another device is what proxy ARP asks for.
     made.append(objects.Route(fabric, MAIN_TABLE, "0.0.0.0/0", link="lo"))
@@ -75,6 +83,8 @@ def compile_plan(
         own = _of_version(interfaces, version)
         made += fabric_routes(fabric, network, own, outside if version == 4 else None, numbers)
     made += steering(fabric, rules)
+    if rules and topology.balancer == "ipvs":
+        made += asking(fabric, tuple(rule for rule in rules if rule.version == 4), topology.scheduler)
     for version, network in networks.items():
         described = Fabric(
             network,
@@ -84,6 +94,7 @@ def compile_plan(
             topology.time_scale,
             topology.switches,
             dhcp=server is not None and version == 4,
+            balancer=topology.balancer if version == 4 else "nftables",
         )
         made.append(objects.Ruleset(fabric, (described.table,), fabric_ruleset(described)))
     if securities := effective_security(topology, interfaces):
@@ -93,13 +104,15 @@ def compile_plan(
     made += [server] if server else []
     made += virtual_machines(everyone, around)
     made += programs(everyone, around)
+    balancing = (topology.balancer.value, topology.scheduler.value)
     if rules:
-        digest = blake2b(repr((rules, topology.time_scale)).encode(), digest_size=8).hexdigest()
+        told = (rules, topology.time_scale, *balancing, *cables(rules, everyone))
+        digest = blake2b(repr(told).encode(), digest_size=8).hexdigest()
         made.append(objects.Controller(fabric, digest))
     if kept := [each.name for each in everyone if each.runtime == "container"]:
         made.append(objects.Keeper(fabric, " ".join(kept)))
     ids = tuple(sorted(numbers.known.items()))
-    return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made), folder)
+    return Plan(lab, topology.time_scale, fabric, everyone, rules, ids, tuple(made), folder, *balancing)
 
 
 def network_of(topology: model.Topology, plan: Plan, version: int = 4) -> Network:
@@ -242,14 +255,18 @@ def _internet_link(
 
 
 def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], numbers: Numbers) -> Iterator[Rule]:
+    lookup, switches = Lookup(topology), topology.switches
     for balancer in topology.load_balancers:
         frontends = {each.name: each for each in balancer.frontend_ip_configurations}
         probes = {each.name: each for each in balancer.probes}
+        pools = {each.name: each for each in balancer.backend_address_pools}
         for rule in balancer.load_balancing_rules:
             frontend = frontends[rule.frontend_ip_configuration]
             address = frontend.private_ip_address
             assert address is not None  # noqa: S101 - a checked document
             pool = f"{balancer.name}/{rule.backend_address_pool}"
+            described = pools[rule.backend_address_pool]
+            network = (frontend.subnet or "").partition("/")[0]
             members = tuple(
                 Member(
                     each.member_id,
@@ -259,6 +276,7 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                     each.address,
                     each.fabric_name,
                     each.enable_ip_forwarding,
+                    _admin_state(described, each),
                 )
                 for interface in interfaces
                 if (each := interface.of_version(address.version)) and pool in each.backend_address_pools
@@ -269,27 +287,46 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                 frontend=frontend.name,
                 name=rule.name,
                 frontend_address=str(address),
-                virtual_network=(frontend.subnet or "").partition("/")[0],
+                virtual_network=network,
                 backend_address_pool=pool,
                 enable_floating_ip=rule.enable_floating_ip,
                 idle_timeout_in_minutes=rule.idle_timeout_in_minutes,
                 buckets=4096 if len(members) <= _FEW_MEMBERS else 65536,
                 members=members,
-                probe=_probe(probes[rule.probe]) if rule.probe else None,
                 protocol=rule.protocol.value,
                 frontend_port=rule.frontend_port,
                 backend_port=rule.backend_port,
                 load_distribution=rule.load_distribution.value,
+                probe=_probe(probes[rule.probe], switches) if rule.probe else None,
+                reset_when_idle=rule.enable_tcp_reset,
+                reset_transit_when_idle=rule.enable_tcp_reset and switches.tcp_reset_on_ha_ports,
+                reset_when_down=switches.admin_state_down is AdminStateDown.RESET,
+                drain_period_in_seconds=described.drain_period_in_seconds,
+                flows_end_alone=len(members) == 1
+                and switches.single_instance_all_down is SingleInstanceAllDown.FLOWS_END,
+                reaches=tuple(sorted(lookup.reachable(network))),
             )
 
 
-def _probe(probe: model.Probe) -> Probe:
+def _admin_state(pool: model.BackendAddressPool, interface: NetworkInterface) -> str:
+    names = (interface.machine, f"{interface.machine}/{interface.name}")
+    given = (each.admin_state.value for each in pool.load_balancer_backend_addresses if each.machine in names)
+    return next(given, "None")
+
+
+def _probe(probe: model.Probe, switches: Switches) -> Probe:
+    fixed = _HTTP_TIMEOUTS.get(switches.http_probe_timeout) if probe.protocol != ProbeProtocol.TCP else None
+    threshold = probe.probe_threshold
+    if switches.number_of_probes is NumberOfProbes.RESPECTED and "probe_threshold" not in probe.model_fields_set:
+        threshold = probe.number_of_probes or threshold
     return Probe(
         probe.name,
         probe.protocol.value,
         probe.port,
         probe.request_path,
         float(probe.interval_in_seconds),
-        probe.probe_threshold,
+        threshold,
         probe.no_healthy_backends_behavior.value,
+        fixed,
+        switches.probe_hold_down,
     )

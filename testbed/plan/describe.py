@@ -43,6 +43,7 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             kind = "blackhole " if thing.kind == "blackhole" else ""
             via = f" via {thing.gateway}" if thing.gateway else ""
             link = f" dev {thing.link}" if thing.link else ""
+            kind = "local " if thing.kind == "local" else kind
             onlink = " onlink" if thing.gateway else ""
             table = "" if thing.table == 254 else f" table {thing.table}"
             command = "ip -6 route" if ":" in thing.destination else "ip route"
@@ -51,6 +52,8 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             command = "ip rule" if thing.version == 4 else "ip -6 rule"
             mark = f"{thing.mark:#x}/{thing.mask:#x}"
             return f"{command} add priority {thing.priority} fwmark {mark} lookup {thing.table}"
+        case objects.VirtualServices():
+            return "; ".join(_virtual_service(each) for each in thing.services) or "ipvsadm -C"
         case objects.Ruleset():
             return f"nft -f - <<'END'\n{thing.text}END"
         case objects.Instance():
@@ -60,6 +63,13 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             return "# probe controller"
         case objects.Keeper():
             return "# keeper of the containers"
+
+
+def _virtual_service(service: objects.VirtualService) -> str:
+    once = " -o" if service.flags & 0x4 else ""
+    hashed = f" -b {service.scheduler}-port,{service.scheduler}-fallback" if service.flags & 0x18 else ""
+    made = f"ipvsadm -A -f {service.mark} -s {service.scheduler}{hashed}{once}"
+    return "; ".join([made, *(f"ipvsadm -a -f {service.mark} -r {each} -g -w 0" for each in service.destinations)])
 
 
 def title(thing: KernelObject) -> str:

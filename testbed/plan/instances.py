@@ -175,6 +175,7 @@ def programs(machines: tuple[Machine, ...], around: Surroundings) -> Iterator[ob
                 "probe_port": runtime.probe_port,
                 "probe_path": runtime.probe_path,
                 "trusted_prefixes": trusted,
+                "source_nat": runtime.source_nat.value,
                 "standby_of": str(runtime.standby_of) if runtime.standby_of else None,
                 "heartbeat_seconds": 1.0 * topology.time_scale,
             }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
     from testbed.topology import model
 
-__all__ = ["IPv6Configuration", "Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
+__all__ = ["Cable", "IPv6Configuration", "Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,17 @@ class NetworkInterface:
 
 
 @dataclass(frozen=True, slots=True)
+class Cable:
+    """A network interface as the fabric meets it: the fabric's end of its cable, and the MAC addresses of both ends."""
+
+    virtual_network: str
+    address: str
+    link: str
+    mac: str
+    fabric_mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One machine; its first network interface is the primary."""
 
@@ -120,11 +131,14 @@ class Probe:
     interval_in_seconds: float
     probe_threshold: int
     no_healthy_backends_behavior: str
+    fixed_timeout_in_seconds: float | None = None
+    hold_down: bool = True
+    """Whether a member that flaps is kept out for longer."""
 
     @property
     def timeout_in_seconds(self) -> float:
-        """An answer later than this is a failure: min(interval, 30 s)."""
-        return min(self.interval_in_seconds, 30.0)
+        """An answer later than this is a failure: min(interval, 30 s), unless a switch fixes it."""
+        return self.fixed_timeout_in_seconds or min(self.interval_in_seconds, 30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,13 @@ class Member:
     address: str
     fabric_name: str
     forwards: bool
+    admin_state: str = "None"
+    """The document's, for the rule's pool."""
+
+    @property
+    def key(self) -> str:
+        """``machine/eth0``."""
+        return f"{self.machine}/{self.network_interface}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +185,23 @@ class Rule:
     frontend_port: int = 0
     backend_port: int = 0
     load_distribution: str = "Default"
+    reset_when_idle: bool = False
+    """Whether flows to the frontend are reset at their idle timeout."""
+    reset_transit_when_idle: bool = False
+    """The same for flows that members forward."""
+    reset_when_down: bool = False
+    """Whether admin state Down resets the member's flows at once."""
+    drain_period_in_seconds: int | None = None
+    """After which it does so later."""
+    flows_end_alone: bool = False
+    """Whether established TCP ends when the pool's only member is down."""
+    reaches: tuple[str, ...] = ()
+    """Virtual networks that its flows come from and go to."""
+
+    @property
+    def resets(self) -> bool:
+        """Whether the lab may ever have to reset a flow of it."""
+        return self.reset_when_idle or self.reset_when_down or self.drain_period_in_seconds is not None
 
     @property
     def key(self) -> str:
@@ -222,6 +260,10 @@ class Plan:
     objects: tuple[KernelObject, ...]
     folder: str = "."
     """Of the document: files are named relative to it."""
+    balancer: str = "nftables"
+    """The backend: ``nftables`` or ``ipvs``."""
+    scheduler: str = "mh"
+    """Of IPVS."""
 
     @property
     def versions(self) -> tuple[int, ...]:

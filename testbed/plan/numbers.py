@@ -13,6 +13,8 @@ from testbed.errors import InputError
 __all__ = [
     "FRAGMENT",
     "INTERNET_ZONE",
+    "IPVS_MASK",
+    "IPVS_TABLE",
     "LOGIN_MARK",
     "MEMBER_MASK",
     "TABLE_MASK",
@@ -33,6 +35,10 @@ LOGIN_MARK = 0x0000_FFFF
 FRAGMENT = 0x0000_8000
 #: Conntrack zone of what leaves for the internet; zones of rules are their ids.
 INTERNET_ZONE = 0xFFFF
+#: The bit of a packet mark that says "to be balanced"; at routing only packets for IPVS still have it.
+IPVS_MASK = 0x8000_0000
+#: Routing table that hands packets to IPVS: everything is local there.
+IPVS_TABLE = 9_000
 _LIMIT = 0x7FFE
 
 

@@ -22,6 +22,8 @@ __all__ = [
     "Sysctl",
     "Tap",
     "Veth",
+    "VirtualService",
+    "VirtualServices",
 ]
 
 
@@ -119,7 +121,7 @@ class Neighbor:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route. ``kind`` is ``unicast`` or ``blackhole``; a gateway is always taken as on-link."""
+    """A route. ``kind`` is ``unicast``, ``blackhole`` or ``local``; a gateway is always taken as on-link."""
 
     namespace: str
     table: int
@@ -139,6 +141,24 @@ class RoutingRule:
     mask: int
     table: int
     version: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService:
+    """A service of IPVS for packets with a mark; weights change while the lab runs and are not part of it."""
+
+    mark: int
+    scheduler: str
+    flags: int
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServices:
+    """All services of IPVS in one namespace, by mark; they are changed in place."""
+
+    namespace: str
+    services: tuple[VirtualService, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +223,7 @@ KernelObject = (
     | Neighbor
     | Route
     | RoutingRule
+    | VirtualServices
     | Ruleset
     | Instance
     | Controller

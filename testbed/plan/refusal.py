@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_FORWARDED", "RECEIVED_FOR_OTHERS", "SENT_FOR_OTHERS", "Refusal", "own_addresses", "refused"]
 
-#: The kernel's sets of who lost packets: cables (fabric ends) with a counter, the last one pairs of them.
+#: The kernel's sets of who lost packets, or got none: cables (fabric ends) with a counter.
 SENT_FOR_OTHERS = "sent_for_others"
 RECEIVED_FOR_OTHERS = "received_for_others"
 NOT_FORWARDED = "not_forwarded"
@@ -25,11 +25,11 @@ NOT_FORWARDED = "not_forwarded"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why, and where the kernel counts it: a set, and the cables of its element."""
+    """Why, and where the kernel counts it: a set, and the cable that is its element."""
 
     reason: str
     counted_in: str
-    cables: tuple[str, ...]
+    cable: str
 
 
 def own_addresses(interface: NetworkInterface, rules: tuple[Rule, ...]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def refused(
     """
     if _checked(sender) and str(source) not in own_addresses(sender, rules):
         reason = f"{sender.machine} does not forward: {sender.name} sends from its own address only"
-        return Refusal(f"{reason} (enable_ip_forwarding)", SENT_FOR_OTHERS, (sender.fabric_name,))
+        return Refusal(f"{reason} (enable_ip_forwarding)", SENT_FOR_OTHERS, sender.fabric_name)
     if receiver is None or not receiver.subnet:
         return None
     for closed in network.closed_peerings():
@@ -75,9 +75,8 @@ def refused(
         started_there = any(source in prefix for prefix in closed.space)
         if not started_there and not (sender.on_premises and closed.gateway):
             reason = f"{source} did not start in {closed.remote}, and {closed.virtual_network}'s side of the peering"
-            cables = (sender.fabric_name, receiver.fabric_name)
-            return Refusal(f"{reason} does not allow forwarded traffic", NOT_FORWARDED, cables)
+            return Refusal(f"{reason} does not allow forwarded traffic", NOT_FORWARDED, receiver.fabric_name)
     if _checked(receiver) and str(destination) not in own_addresses(receiver, rules):
         reason = f"{receiver.machine} does not forward: {receiver.name} gets what is for its own address only"
-        return Refusal(f"{reason} (enable_ip_forwarding)", RECEIVED_FOR_OTHERS, (receiver.fabric_name,))
+        return Refusal(f"{reason} (enable_ip_forwarding)", RECEIVED_FOR_OTHERS, receiver.fabric_name)
     return None

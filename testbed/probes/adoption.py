@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from testbed.plan.model import Rule
+    from testbed.probes.administration import AdminStates
 
 __all__ = ["KnownHealth", "adopt", "load", "save"]
 
@@ -60,11 +61,13 @@ def adopt(
     kernel: Mapping[int, frozenset[int]],
     known: tuple[KnownHealth, ...],
     now: float,
+    admin: AdminStates | None = None,
 ) -> dict[tuple[int, int], KnownHealth]:
     """The state to go on with, per (rule id, member id); members that nothing is known of are left out.
 
     Notes on a rule hold as a whole when they explain the kernel's eligible members (all of them may be
-    eligible because none is healthy); otherwise member by member.
+    eligible because none is healthy); otherwise member by member. A member with an admin state is eligible or not
+    whatever its health, so the notes alone tell of it.
     """
     noted = {(each.rule, each.member): each for each in known}
     adopted: dict[tuple[int, int], KnownHealth] = {}
@@ -73,10 +76,12 @@ def adopt(
         eligible = kernel.get(rule.id, frozenset())
         healthy = {member for member, each in mine.items() if each and each.healthy}
         complete = all(mine[member] for member in eligible if member in mine)
-        agrees = complete and eligible_members(rule, healthy) == eligible
+        states = admin.earlier(rule) if admin else {}
+        agrees = complete and eligible_members(rule, healthy, states) == eligible
         for member, each in mine.items():
-            if each and (agrees or each.healthy == (member in eligible)):
+            overruled = states.get(member, "None") != "None"
+            if each and (agrees or overruled or each.healthy == (member in eligible)):
                 adopted[rule.id, member] = each
-            elif member in eligible and not agrees:
+            elif member in eligible and not agrees and not overruled:
                 adopted[rule.id, member] = KnownHealth(rule.id, member, healthy=True, since=now, started=True)
     return adopted

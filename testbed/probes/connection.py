@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -17,6 +18,7 @@ __all__ = ["Connection", "PlainConnection", "ProbeTarget", "TlsConnection", "con
 _Answer = TypeVar("_Answer")
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _CHUNK = 4096
+_DER = 2  # _ssl.ENCODING_DER
 _MOST_DRAINED = 1 << 20
 #: Signature algorithms weaker than SHA-256 (MD2, MD5, SHA-1 with RSA, ECDSA, DSA), as DER object identifiers.
 _WEAK_SIGNATURES = frozenset(
@@ -122,7 +124,7 @@ def _tls_context() -> ssl.SSLContext:
 
 
 class TlsConnection:
-    """HTTP over TLS: any certificate, but signed with SHA-256 or better; no SNI, no client certificate."""
+    """HTTP over TLS: any certificate chain, but signed with SHA-256 or better; no SNI, no client certificate."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._plain = PlainConnection(connection)
@@ -137,8 +139,8 @@ class TlsConnection:
             OSError: The connection or the handshake failed (``ssl.SSLError`` is one).
         """
         await self._drive(self._tls.do_handshake)
-        certificate = self._tls.getpeercert(binary_form=True) or b""
-        return "certificate signed with less than SHA-256" if _weakly_signed(certificate) else ""
+        weak = any(_weakly_signed(each) for each in _chain(self._tls))
+        return "certificate signed with less than SHA-256" if weak else ""
 
     async def _drive(self, step: Callable[[], _Answer]) -> _Answer:
         """Repeat a step of the TLS machine, feeding it from the socket, until it is done."""
@@ -170,6 +172,15 @@ class TlsConnection:
     async def _flush(self) -> None:
         if data := self._outgoing.read():
             await self._plain.send(data)
+
+
+def _chain(tls: ssl.SSLObject) -> list[bytes]:
+    """The certificates that the server sent, as DER; the server's own comes first."""
+    if sys.version_info >= (3, 13):
+        return tls.get_unverified_chain()
+    # The same method, which older versions keep to themselves.
+    sent = tls._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined] # noqa: SLF001
+    return [each.public_bytes(_DER) for each in sent]
 
 
 def _element(data: bytes, start: int) -> tuple[int, int]:

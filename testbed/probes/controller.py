@@ -22,15 +22,17 @@ from testbed.errors import LabError, TestbedError
 from testbed.kernel.namespaces import enter
 from testbed.kernel.processes import set_process_name
 from testbed.probes import adoption, control, events
+from testbed.probes.administration import AdminStates
 from testbed.probes.config import ControllerConfig
+from testbed.probes.flows import Flows
 from testbed.probes.health import eligible_members
 from testbed.probes.probers import Prober
 from testbed.probes.schedule import lateness, next_due, phases
-from testbed.probes.status import ControllerStatus, MemberStatus, RuleStatus
+from testbed.probes.status import ControllerStatus, MemberStatus, member_status, rule_status
 from testbed.probes.targets import Target, build_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from testbed.balancer.base import Backend
     from testbed.plan.model import Member, Rule
@@ -73,31 +75,43 @@ class _Controller:
         self._socket = Path(config.state_directory, SOCKET_NAME)
         kernel = backend.eligible()
         self._applied = {rule.id: kernel.get(rule.id, frozenset()) for rule in config.rules}
-        adopted = adoption.adopt(config.rules, self._applied, adoption.load(config.state_directory), self._started)
-        self._targets = build_targets(config.rules, adopted, config.source, time.time, config.ipv6_source)
+        self._admin = AdminStates(config.state_directory, config.rules, self._started)
+        noted = adoption.load(config.state_directory)
+        adopted = adoption.adopt(config.rules, self._applied, noted, self._started, self._admin)
+        sources = (config.source, config.ipv6_source)
+        self._targets = build_targets(config.rules, adopted, sources, time.time, config.time_scale)
         self._by_member = {(rule.id, target.member.id): target for target in self._targets for rule in target.rules}
+        self._flows = Flows(config, self._record)
+        self._stopped = set(config.stopped)
+        self._drains: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         server = await control.ControlServer(control.listen(self._socket), self._answer).start()
         healthy = sorted({each.member.machine for each in self._targets if each.health.healthy})
         self._record("controller", state="started", pid=os.getpid(), adopted=healthy)
+        self._keep(self._admin.save, "admin states are")
         for rule in self._config.rules:
             self._apply(rule)
+            for member in rule.members:
+                self._settle(rule, member)
         intervals = tuple(target.probe.interval_in_seconds * self._config.time_scale for target in self._targets)
         start = asyncio.get_running_loop().time()
         tasks = [
             asyncio.create_task(self._watch(target, start + phase, interval))
             for target, phase, interval in zip(self._targets, phases(intervals), intervals, strict=True)
         ]
+        if any(rule.reset_when_idle for rule in self._config.rules):
+            tasks.append(asyncio.create_task(self._flows.watch()))
         stopping = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # a watcher never ends by itself; its failure is this process's failure
         finally:
-            for task in (stopping, *tasks):
+            everything = (stopping, *tasks, *self._drains.values())
+            for task in everything:
                 task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await asyncio.gather(*everything, return_exceptions=True)
             await self._prober.close()
             await server.close()
             self._socket.unlink(missing_ok=True)
@@ -109,6 +123,9 @@ class _Controller:
         timeout = target.probe.timeout_in_seconds * self._config.time_scale
         while True:
             await asyncio.sleep(max(due - loop.time(), 0))
+            if target.member.machine in self._stopped and not target.health.healthy:
+                due = next_due(due, interval, loop.time())
+                continue
             target.sent += 1
             late = lateness(due, interval, loop.time())
             result = await self._prober.probe(
@@ -118,7 +135,7 @@ class _Controller:
             due = next_due(due, interval, loop.time())
 
     def _observe(self, target: Target, result: ProbeResult) -> None:
-        before = target.health.last
+        before, held = target.health.last, target.health.held_until
         changed = target.health.observe(result)
         news = before is None or (before.kind, before.detail) != (result.kind, result.detail)
         if changed or news:
@@ -132,6 +149,8 @@ class _Controller:
                 detail=result.detail,
                 duration_ms=round(result.duration * 1000, 3),
             )
+        if target.health.held_until not in (None, held):
+            self._record("hold-down", machine=target.member.machine, until=target.health.held_until)
         if changed:
             for rule in target.rules:
                 self._record(
@@ -153,7 +172,7 @@ class _Controller:
             for member in rule.members
             if (target := self._by_member.get((rule.id, member.id))) and target.health.healthy
         }
-        return eligible_members(rule, healthy)
+        return eligible_members(rule, healthy, self._admin.of_rule(rule))
 
     def _apply(self, rule: Rule) -> None:
         """Bring the data plane to what health says; after a refusal the next result tries again."""
@@ -184,47 +203,100 @@ class _Controller:
 
     def _note(self) -> None:
         """Leave the health for the next controller."""
-        try:
-            adoption.save(self._config.state_directory, (known for each in self._targets for known in each.known()))
-        except OSError as error:
-            print(f"health is not noted: {error}", file=sys.stderr)
+        known = [known for each in self._targets for known in each.known()]
+        self._keep(lambda: adoption.save(self._config.state_directory, known), "health is")
 
-    def _answer(self, op: str, _asked: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def _keep(save: Callable[[], None], what: str) -> None:
+        try:
+            save()
+        except OSError as error:
+            print(f"{what} not noted: {error}", file=sys.stderr)
+
+    def _settle(self, rule: Rule, member: Member) -> None:
+        """What a member's admin state means for the flows that it has."""
+        if rule.probe is None:
+            return
+        pool = rule.backend_address_pool
+        admin = self._admin.of(pool, member)
+        down = admin.state == "Down"
+        if rule.flows_end_alone:
+            from testbed.balancer.persistence import set_persistent  # with numpy, as the backend
+
+            try:
+                set_persistent(rule, {member.id} if down else set())
+            except LabError as error:
+                self._record("update", rule=rule.key, error=str(error))
+        if (pending := self._drains.pop((pool, member.id), None)) is not None:
+            pending.cancel()
+        if not down or not (rule.reset_when_down or rule.drain_period_in_seconds is not None):
+            return
+        period = 0.0 if rule.reset_when_down else (rule.drain_period_in_seconds or 0) * self._config.time_scale
+        reason = "admin state Down" if rule.reset_when_down else "the drain period is over"
+        self._drains[pool, member.id] = asyncio.create_task(
+            self._end_flows(pool, member.id, admin.since + period - time.time(), reason)
+        )
+
+    async def _end_flows(self, pool: str, member: int, seconds: float, reason: str) -> None:
+        await asyncio.sleep(max(seconds, 0))
+        try:
+            await self._flows.end(pool, member, reason)
+        except OSError as error:
+            self._record("reset", reason=reason, error=str(error))
+
+    def _answer(self, op: str, asked: dict[str, Any]) -> dict[str, Any]:
         if op == "ping":
             return {"pid": os.getpid()}
         if op == "status":
             return asdict(self._status())
+        if op == "stopped":
+            change = self._stopped.add if asked.get("stopped") else self._stopped.discard
+            change(str(asked.get("machine")))
+            return {}
+        if op in ("backend", "flows"):
+            return self._backend_address(asked)
         return {"error": f"unknown op {op!r}"}
+
+    def _backend_address(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Change a member's admin state in a pool, if one is given; and tell its state and its flows."""
+        pool, state = asked.get("pool"), asked.get("admin_state")
+        places = [
+            (rule, member)
+            for rule in self._config.rules
+            for member in rule.members
+            if (rule.backend_address_pool, member.key) == (pool, asked.get("member"))
+        ]
+        if not places:
+            return {"error": f"pool {pool!r} has no member {asked.get('member')!r}"}
+        if state not in (None, "None", "Up", "Down"):
+            return {"error": f"{state!r} is not an admin state"}
+        member = places[0][1]
+        if state is not None and state != self._admin.of(str(pool), member).state:
+            self._admin.change(str(pool), member, state, time.time())
+            self._keep(self._admin.save, "admin states are")
+            self._record("admin-state", pool=pool, machine=member.machine, admin_state=state)
+            for rule, each in places:
+                self._apply(rule)
+                self._settle(rule, each)
+        admin = self._admin.of(str(pool), member)
+        return {"admin_state": admin.state, "since": admin.since, "flows": self._flows.left(str(pool), member.id)}
 
     def _status(self) -> ControllerStatus:
         counters = self._backend.counters()
 
-        def member_status(rule: Rule, member: Member) -> MemberStatus:
-            target = self._by_member.get((rule.id, member.id))
-            counted = counters.get(member.id)
-            last = target.health.last if target else None
-            return MemberStatus(
-                id=member.id,
-                machine=member.machine,
-                address=member.address,
-                healthy=target.health.healthy if target else None,
-                since=target.health.since if target else self._started,
-                detail=last.detail if last else "",
-                probes=target.sent if target else 0,
+        def status(rule: Rule, member: Member) -> MemberStatus:
+            return member_status(
+                member,
+                self._by_member.get((rule.id, member.id)),
+                counters.get(member.id),
                 eligible=member.id in self._applied[rule.id],
-                flows=counted.flows if counted else 0,
-                packets=counted.packets if counted else 0,
+                admin_state=self._admin.of(rule.backend_address_pool, member).state,
+                stopped=member.machine in self._stopped,
+                started=self._started,
             )
 
         rules = tuple(
-            RuleStatus(
-                rule.id,
-                rule.key,
-                rule.load_balancer,
-                rule.frontend,
-                tuple(member_status(rule, member) for member in rule.members),
-            )
-            for rule in self._config.rules
+            rule_status(rule, tuple(status(rule, member) for member in rule.members)) for rule in self._config.rules
         )
         return ControllerStatus(self._config.lab, os.getpid(), self._started, rules)
 
@@ -234,7 +306,11 @@ def _backend(config: ControllerConfig) -> Backend:
         from testbed.balancer.nftables import NftablesBackend
 
         return NftablesBackend(config.rules)
-    raise LabError(f"unknown balancer backend {config.backend!r}", fix="use 'nftables'")
+    if config.backend == "ipvs":
+        from testbed.balancer.ipvs import IpvsBackend
+
+        return IpvsBackend(config.rules, config.scheduler)
+    raise LabError(f"unknown balancer backend {config.backend!r}", fix="use 'nftables' or 'ipvs'")
 
 
 async def _until_signal(config: ControllerConfig, backend: Backend) -> None:

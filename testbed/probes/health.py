@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from testbed.probes.flapping import Flapping
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from testbed.plan.model import Rule
@@ -58,6 +61,7 @@ class MemberHealth:
         adopted: State taken over from a controller that ran before; None: none is known.
         since: When the adopted state began; default now.
         started: Whether the adopted member was ever healthy; if not, one success is enough for it.
+        interval: Seconds between probes; with it, a member that flaps is held down for longer.
     """
 
     def __init__(
@@ -69,7 +73,11 @@ class MemberHealth:
         adopted: bool | None = None,
         since: float | None = None,
         started: bool = True,
+        interval: float | None = None,
     ) -> None:
+        self._flapping = Flapping(interval) if interval is not None else None
+        self.held_until: float | None = None
+        """Unix time until which a member whose probe is good again is kept out."""
         self._explicit = protocol != "Tcp"
         self._threshold = threshold
         self._clock = clock
@@ -85,15 +93,27 @@ class MemberHealth:
         good = result.kind is ResultKind.SUCCESS
         if good == self.healthy:
             self._against = 0
+            self.held_until = None
             return False
         self._against += 1
-        if not self._decides(result.kind):
+        if not self._decides(result.kind) or (good and self._held()):
             return False
+        if self.healthy and self._flapping:
+            self._flapping.fell(self._clock() - self.since)
+        self.held_until = None
         self._against = 0
         self.started = self.started or good
         self.healthy = good
         self.since = self._clock()
         return True
+
+    def _held(self) -> bool:
+        """Whether a return has to wait; it begins to wait with the first call."""
+        now = self._clock()
+        if self.held_until is None:
+            hold = self._flapping.hold if self._flapping and self.healthy is False else 0.0
+            self.held_until = now + hold if hold else None
+        return self.held_until is not None and now < self.held_until
 
     def _decides(self, kind: ResultKind) -> bool:
         """Whether a result against the present state is enough to change it."""
@@ -104,16 +124,20 @@ class MemberHealth:
         return self._explicit and kind in (ResultKind.SUCCESS, ResultKind.WRONG_STATUS)
 
 
-def eligible_members(rule: Rule, healthy: AbstractSet[int]) -> frozenset[int]:
+def eligible_members(
+    rule: Rule, healthy: AbstractSet[int], admin: Mapping[int, str] = MappingProxyType({})
+) -> frozenset[int]:
     """The member ids that may get new flows.
 
     All of a rule without a probe; otherwise the healthy ones, or everybody when none is healthy and the probe
-    says ``AllProbedUp``.
+    says ``AllProbedUp``. ``admin`` holds admin states by member id: ``Up`` counts as healthy whatever the probe
+    says, and ``Down`` never gets a flow ("Admin state overview").
     """
     everybody = frozenset(member.id for member in rule.members)
     if rule.probe is None:
         return everybody
-    chosen = everybody & healthy
+    possible = frozenset(each for each in everybody if admin.get(each) != "Down")
+    chosen = frozenset(each for each in possible if admin.get(each) == "Up" or each in healthy)
     if not chosen and rule.probe.no_healthy_backends_behavior == "AllProbedUp":
-        return everybody
+        return possible
     return chosen

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ControllerStatus", "MemberStatus", "RuleStatus"]
+if TYPE_CHECKING:
+    from testbed.balancer.base import MemberCounters
+    from testbed.plan.model import Member, Rule
+    from testbed.probes.targets import Target
+
+__all__ = ["ControllerStatus", "MemberStatus", "RuleStatus", "member_status", "rule_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,9 @@ class MemberStatus:
     eligible: bool
     flows: int
     packets: int
+    admin_state: str = "None"
+    held_until: float | None = None
+    """Unix time until which a member that flaps is kept out, though its probe is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +70,42 @@ class ControllerStatus:
             for rule in values["rules"]
         )
         return cls(values["lab"], values["pid"], values["started"], rules)
+
+
+def rule_status(rule: Rule, members: tuple[MemberStatus, ...]) -> RuleStatus:
+    """A rule as it is told."""
+    return RuleStatus(rule.id, rule.key, rule.load_balancer, rule.frontend, members)
+
+
+def member_status(
+    member: Member,
+    target: Target | None,
+    counted: MemberCounters | None,
+    *,
+    eligible: bool,
+    admin_state: str,
+    stopped: bool,
+    started: float,
+) -> MemberStatus:
+    """A member as it is told; ``target`` is None for a rule without a probe."""
+    last = target.health.last if target else None
+    detail = last.detail if last else ""
+    held_until = target.health.held_until if target else None
+    if stopped and target and not target.health.healthy:
+        detail = "stopped"
+    elif held_until is not None:
+        detail += f", held down until {time.strftime('%H:%M:%S', time.localtime(held_until))}"
+    return MemberStatus(
+        id=member.id,
+        machine=member.machine,
+        address=member.address,
+        healthy=target.health.healthy if target else None,
+        since=target.health.since if target else started,
+        detail=detail,
+        probes=target.sent if target else 0,
+        eligible=eligible,
+        flows=counted.flows if counted else 0,
+        packets=counted.packets if counted else 0,
+        admin_state=admin_state,
+        held_until=held_until,
+    )

@@ -42,13 +42,14 @@ class Target:
 def build_targets(
     rules: tuple[Rule, ...],
     adopted: Mapping[tuple[int, int], KnownHealth],
-    source: str | None,
+    sources: tuple[str | None, str | None],
     clock: Callable[[], float],
-    ipv6_source: str | None = None,
+    time_scale: float = 1,
 ) -> tuple[Target, ...]:
     """All targets of the rules, in their order, with the health that was adopted.
 
-    ``ipv6_source`` is a link-local address, which each cable of the fabric has.
+    ``sources`` are where probes come from in IPv4 and in IPv6 (link-local, each cable of the fabric has it); None: the
+    kernel chooses.
     """
     targets: dict[tuple[str, Probe, int], Target] = {}
     for rule in rules:
@@ -66,8 +67,9 @@ def build_targets(
                     adopted=state.healthy if state else None,
                     since=state.since if state else None,
                     started=state.started if state else False,
+                    interval=probe.interval_in_seconds * time_scale if probe.hold_down else None,
                 )
-                own = ipv6_source if rule.version == 6 else source
+                own = sources[rule.version == 6]
                 link = member.fabric_name if rule.version == 6 and own else None
                 wire = ProbeTarget(member.address, probe.port, member.id, own, link)
                 targets[key] = Target(rule.load_balancer, probe, member, wire, health)

@@ -20,15 +20,28 @@ from testbed.topology.document import Document
 from testbed.topology.runtimes import Access, ConfigureStep, NamespaceRuntime, Ready, Runtime
 from testbed.topology.security import NetworkSecurityGroup
 from testbed.topology.switches import Switches
-from testbed.topology.words import Address, AnyAddress, AnyPrefix, Name, Port, Prefix, Reference, SubnetName
+from testbed.topology.words import (
+    Address,
+    AnyAddress,
+    AnyPrefix,
+    MemberReference,
+    Name,
+    Port,
+    Prefix,
+    Reference,
+    SubnetName,
+)
 
 __all__ = [
+    "AdminState",
     "AzureBehaviour",
     "BackendAddressPool",
+    "Balancer",
     "FrontendIPConfiguration",
     "IPConfiguration",
     "Internet",
     "LoadBalancer",
+    "LoadBalancerBackendAddress",
     "LoadBalancingRule",
     "LoadDistribution",
     "LocalNetworkGateway",
@@ -41,6 +54,7 @@ __all__ = [
     "ProbeProtocol",
     "Route",
     "RouteTable",
+    "Scheduler",
     "Sku",
     "Subnet",
     "Topology",
@@ -56,6 +70,25 @@ class AzureBehaviour(StrEnum):
 
     PREVIEW_2017 = "2017-preview"
     CURRENT = "current"
+
+
+class Balancer(StrEnum):
+    """What picks the member of a new flow."""
+
+    NFTABLES = "nftables"
+    IPVS = "ipvs"
+
+
+class Scheduler(StrEnum):
+    """How IPVS picks (``ipvsadm --scheduler``)."""
+
+    RR = "rr"
+    WRR = "wrr"
+    LC = "lc"
+    WLC = "wlc"
+    MH = "mh"
+    SH = "sh"
+    FO = "fo"
 
 
 class Sku(StrEnum):
@@ -105,6 +138,14 @@ class NoHealthyBackendsBehavior(StrEnum):
 
     ALL_PROBED_DOWN = "AllProbedDown"
     ALL_PROBED_UP = "AllProbedUp"
+
+
+class AdminState(StrEnum):
+    """``loadBalancerBackendAddresses.adminState``: an operator's word on a member, above the probe's."""
+
+    NONE = "None"
+    UP = "Up"
+    DOWN = "Down"
 
 
 def _subnet_error(message: str, fix: str) -> PydanticCustomError:
@@ -198,11 +239,24 @@ class FrontendIPConfiguration(Document):
     """Accepted so that a public frontend is refused with a clear message."""
 
 
+class LoadBalancerBackendAddress(Document):
+    """What an operator says of a member of a pool."""
+
+    machine: MemberReference
+    """A member: a machine, or ``machine/eth1`` when several of its network interfaces are members."""
+    admin_state: AdminState = AdminState.NONE
+    """``None``: the probe decides; ``Up``: new flows whatever it says; ``Down``: no new flows."""
+
+
 class BackendAddressPool(Document):
     """A backend address pool; members join it from their network interfaces."""
 
     name: Name
     """Unique in its load balancer."""
+    load_balancer_backend_addresses: tuple[LoadBalancerBackendAddress, ...] = ()
+    """Admin states to begin with, for rules that have a probe."""
+    drain_period_in_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+    """How long after admin state ``Down`` the member's TCP flows are reset; never when not given."""
 
 
 class Probe(Document):
@@ -221,7 +275,7 @@ class Probe(Document):
     probe_threshold: Annotated[int, Field(ge=1, le=100)] = 1
     """Consecutive results that change the state, both ways."""
     number_of_probes: int | None = None
-    """Accepted and ignored, as Azure does (a warning says so)."""
+    """Ignored, as Azure does (a warning says so), unless the switch ``number_of_probes`` says otherwise."""
     no_healthy_backends_behavior: NoHealthyBackendsBehavior = NoHealthyBackendsBehavior.ALL_PROBED_DOWN
     """When every member is down: new flows go nowhere, or to all of them."""
 
@@ -248,9 +302,9 @@ class LoadBalancingRule(Document):
     load_distribution: LoadDistribution = LoadDistribution.DEFAULT
     """What chooses the member: ``Default`` addresses, ports and protocol; the others no ports, or addresses only."""
     idle_timeout_in_minutes: Annotated[int, Field(ge=4, le=100)] = 4
-    """TCP flows that were silent for longer are forgotten."""
+    """TCP flows that were silent for longer are forgotten, and dropped without a word from then on."""
     enable_tcp_reset: bool = False
-    """Accepted; Azure sends no reset on an HA Ports rule of an internal load balancer."""
+    """Both ends of a flow that is forgotten get a reset; not with an appliance in the path, but for a switch."""
 
 
 class LoadBalancer(Document):
@@ -310,7 +364,7 @@ class Machine(Document):
     access: Access | None = None
     """How the lab talks to it; containers and namespaces need none."""
     configure: tuple[ConfigureStep, ...] = ()
-    """What is done to it after each start, when it answers."""
+    """What is done to it after each start, when it answers; also when a namespace's or container's links come back."""
     ready: Ready | None = None
     """What ``up --wait`` waits for, beside the probes."""
     diagnostics: tuple[str, ...] = ()
@@ -333,6 +387,10 @@ class Topology(Document):
     """Multiplies every timer of the lab; 0.02 turns a 5 s probe interval into 100 ms."""
     azure_behaviour: AzureBehaviour = AzureBehaviour.CURRENT
     """The limits of HA Ports rules: those of the preview of 2017, or of today."""
+    balancer: Balancer = Balancer.NFTABLES
+    """The backend; ``docs/balancers.md`` says where they differ. ``testbed up --balancer`` goes before it."""
+    scheduler: Scheduler = Scheduler.MH
+    """Only with ``ipvs``: which member a new TCP or UDP flow gets."""
     switches: Switches = Switches()
     """Decisions where Azure's own documents differ."""
     virtual_networks: tuple[VirtualNetwork, ...] = Field(min_length=1)

@@ -30,6 +30,7 @@ _FORMS = {
     r"^[1-9][0-9]{0,5}[MG]$": "amount, e.g. `512M`",
     r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$": "MAC address",
     r"^(accept-new|known-hosts [^\n\x00]+)$": "`accept-new` \\| `known-hosts FILE`",
+    r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(/eth[0-7])?$": "machine or `machine/eth1`",
     r"^0?[0-7]{3}$": "mode, e.g. `'0644'`",
 }
 

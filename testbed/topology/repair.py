@@ -28,10 +28,12 @@ _ROUNDS = 20
 #: Keys that no other check depends on: when one is wrong, its default stands in for it.
 _STAND_ALONE = frozenset(
     {
+        "admin_state",
         "allow_forwarded_traffic",
         "allow_gateway_transit",
         "allow_virtual_network_access",
         "disable_bgp_route_propagation",
+        "drain_period_in_seconds",
         "enable_tcp_reset",
         "idle_timeout_in_minutes",
         "interval_in_seconds",

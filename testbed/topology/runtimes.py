@@ -30,6 +30,7 @@ __all__ = [
     "Program",
     "Ready",
     "Runtime",
+    "SourceNat",
     "SshAccess",
     "VirtualMachineRuntime",
 ]
@@ -46,6 +47,14 @@ class Program(StrEnum):
 
     ECHO = "echo"
     NFT_FIREWALL = "nft-firewall"
+
+
+class SourceNat(StrEnum):
+    """Which flows leave an appliance with its own address."""
+
+    OUTSIDE = "outside"
+    ALL = "all"
+    NONE = "none"
 
 
 class Accelerator(StrEnum):
@@ -67,6 +76,8 @@ class NamespaceRuntime(Document):
     """Where ``nft-firewall`` answers probes (TCP, HTTP and HTTPS on the same port)."""
     probe_path: str = "/health"
     """Where ``nft-firewall`` answers HTTP and HTTPS probes with 200."""
+    source_nat: SourceNat = SourceNat.OUTSIDE
+    """What ``nft-firewall`` gives its own address: what leaves all virtual networks, every flow, or none."""
     standby_of: Address | None = None
     """``nft-firewall`` only: answer 503 while the appliance at this address answers 200."""
     loopback_addresses: tuple[Address, ...] = ()

@@ -126,6 +126,7 @@ def _enum(error: ErrorDetails) -> tuple[str, str]:
 _FORMS = {
     "memory": ("an amount of memory", "write mebibytes or gibibytes, e.g. 512M or 2G"),
     "mac_address": ("the address of a network interface", "write it in lower case, e.g. 00:1b:21:3a:4c:5d"),
+    "machine": ("a member of a pool", "write a machine, or one of its network interfaces: nva1, nva1/eth1"),
     "host_key": ("a way to know a host key", "write accept-new, or known-hosts and a file"),
     "mode": ("the mode of a file", "write it in quotes, e.g. '0644'"),
 }

@@ -14,6 +14,7 @@ __all__ = [
     "AnyAddress",
     "AnyPrefix",
     "Mac",
+    "MemberReference",
     "Memory",
     "Name",
     "Port",
@@ -31,6 +32,10 @@ SubnetName = Annotated[
 ]
 #: A reference with one slash: ``virtual_network/subnet`` or ``load_balancer/backend_address_pool``.
 Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/([a-z0-9-]+|GatewaySubnet)$", max_length=81)]
+#: A member of a pool: a machine, or one of its network interfaces (``machine/eth1``).
+MemberReference = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(/eth[0-7])?$", max_length=45)
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: An amount of memory: a whole number of mebibytes or gibibytes.
 Memory = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[MG]$")]

@@ -39,6 +39,7 @@ class Pair:
 
     ``both_directions``: the route of the answers names the rule as well. When it does not, only a member
     that answers itself or translates the source keeps the flow symmetric; the verdict is the same.
+    ``answers_rule_id``: the other rule that the route of the answers names; 0: none.
     """
 
     client_machine: str
@@ -51,6 +52,7 @@ class Pair:
     both_directions: bool
     other_ports: frozenset[int] = frozenset()
     """Destination ports that another rule has."""
+    answers_rule_id: int = 0
 
     @property
     def version(self) -> int:
@@ -82,7 +84,7 @@ class Tap:
 
     def serves(self, pair: Pair) -> bool:
         """Whether flows of this pair are expected here."""
-        return not self.rule_ids or pair.rule_id in self.rule_ids
+        return not self.rule_ids or not self.rule_ids.isdisjoint((pair.rule_id, pair.answers_rule_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Check", "Verdict", "flat", "verdict_of"]
+__all__ = ["Check", "NotMeasured", "Verdict", "flat", "verdict_of"]
 
 Verdict = Literal["pass", "fail"]
 
@@ -32,6 +33,27 @@ class Check(Protocol):
 
     def summary(self) -> str:
         """The outcome in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """A check that could not be made, because an earlier one had failed; that is a failure too."""
+
+    check: str
+    reasons: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """``fail``."""
+        return verdict_of(self.reasons)
+
+    def to_json(self) -> dict[str, object]:
+        """Without figures."""
+        return flat(self.check, self.reasons, {})
+
+    def summary(self) -> str:
+        """That it was not made."""
+        return "not measured"
 
 
 def verdict_of(reasons: tuple[str, ...]) -> Verdict:

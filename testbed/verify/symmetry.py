@@ -83,7 +83,11 @@ def _example(seen: FlowObservation, outcome: Outcome) -> str:
     forward = "+".join(sorted(seen.forward)) or "no member"
     reverse = "+".join(sorted(seen.reverse)) or "no member"
     answer = "answered" if seen.replied else "reset" if seen.reset else "not answered"
-    hint = "" if seen.flow.pair.both_directions else "; the answers' route does not name the rule"
+    hint = ""
+    if seen.flow.pair.answers_rule_id:
+        hint = "; another rule balances the answers"
+    elif not seen.flow.pair.both_directions:
+        hint = "; the answers' route does not name the rule"
     return f"{seen.flow}: {outcome}, forward at {forward}, reverse at {reverse}, {answer}{hint}"
 
 
@@ -110,6 +114,12 @@ def judge_symmetry(measured: SymmetryMeasurement, *, examples: int = 10, loops: 
         reasons.append("no flow was sent")
     if counts["asymmetric"]:
         reasons.append(f"{counts['asymmetric']} of {total} flows did not cross the same member both ways")
+        crossed = sum(outcome == "asymmetric" and seen.flow.pair.answers_rule_id != 0 for seen, outcome in outcomes)
+        if crossed:
+            reasons.append(
+                f"the answers to {crossed} of them are balanced by another rule, which chooses on its own: "
+                "members that translate the source get their answers back"
+            )
     if counts["lost"]:
         reasons.append(f"{counts['lost']} of {total} flows got no answer")
     reasons += [f"loop: {each}" for each in loops]

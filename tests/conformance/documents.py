@@ -163,10 +163,13 @@ def _ipv6(address: str) -> str:
     return str(IPv6Address(f"fd00:0:{network}:{subnet}::{number}"))
 
 
-def application(members: int = 2, *, rules: list[Document] | None = None, floating: bool = False) -> Document:
+def application(
+    members: int = 2, *, rules: list[Document] | None = None, floating: bool = False, **pool: Any
+) -> Document:
     """Servers ``app1`` … (10.20.1.4 …) that answer themselves for a frontend, and the machine ``client`` (10.20.3.4).
 
     The rule is an HA Ports rule, if no others are given; with ``floating`` it, and the servers, have floating IP.
+    Further keys are the pool's.
     """
     owned = {"loopback_addresses": [APP_FRONTEND]} if floating else {}
     servers = [
@@ -187,7 +190,7 @@ def application(members: int = 2, *, rules: list[Document] | None = None, floati
             {
                 "name": "ilb",
                 "frontend_ip_configurations": [{"name": "fe", "subnet": "net/lb", "private_ip_address": APP_FRONTEND}],
-                "backend_address_pools": [{"name": "apps"}],
+                "backend_address_pools": [{"name": "apps", **pool}],
                 "probes": [
                     {
                         "name": "health",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from testbed.deadline import wait_for
-from testbed.kernel import namespaces
+from testbed.kernel import conntrack, namespaces, nft
 from testbed.lab import faults
 from testbed.lab.down import down
 from testbed.lab.explain import explain
@@ -25,7 +26,7 @@ from testbed.lab.up import load_plan_and_topology, up
 from testbed.probes import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -239,6 +240,11 @@ class Lab:
         with namespaces.entered(namespace):
             return subprocess.run(command, check=check, capture_output=True, text=True, timeout=60)
 
+    def nft(self, machine: str, commands: str) -> None:
+        """Run nftables commands in a machine's namespace, e.g. ``add table ip conformance``."""
+        with namespaces.entered(self.plan.machine(machine).namespace):
+            nft.run(commands)
+
     # Traffic
 
     def tap(self, *machines: str) -> Tap:
@@ -320,6 +326,34 @@ class Lab:
             except TimeoutError:
                 continue
         return False
+
+    def owners(self, machine: str, address: str, ports: Iterable[int], port: int = 7) -> dict[int, str]:
+        """Which pool member carries the UDP flow from each source port to an echo machine, both ways, seen there."""
+        members = sorted({each.machine for rule in self.plan.rules for each in rule.members})
+        source = self.plan.machine(machine).network_interfaces[0].address
+        with self.tap(*members) as tap, ExitStack() as stack:
+            waiting = {each: stack.enter_context(self.open(machine, socket.SOCK_DGRAM, each)) for each in ports}
+
+            def ask() -> int:
+                for asker in waiting.values():
+                    asker.sendto(b"ask", (address, port))
+                ready, _, _ = select.select(list(waiting.values()), [], [], self.timing.silence / 4)
+                while ready:
+                    for asker in ready:
+                        asker.recv(64)
+                        waiting.pop(asker.getsockname()[1], None)
+                    ready, _, _ = select.select(list(waiting.values()), [], [], self.timing.silence / 4)
+                return len(waiting)
+
+            self.wait("every flow is answered", ask, lambda left: left == 0)
+            seen = {each: tap.members_of(source, each) for each in ports}
+        assert all(len(each) == 1 for each in seen.values()), seen
+        return {each: next(iter(found)) for each, found in seen.items()}
+
+    def forget_flows(self) -> None:
+        """What is sent from now on is a new flow to the balancer."""
+        with namespaces.entered(self.plan.fabric):
+            conntrack.flush()
 
     def wait(self, what: str, look: Callable[[], Any], accept: Callable[[Any], bool] = bool) -> Any:
         """Wait for a condition, as long as the timing has patience."""

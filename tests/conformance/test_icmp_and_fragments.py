@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from documents import ECHO, IDLE, hub_spoke, machine, user_route
+from documents import APP_FRONTEND, ECHO, IDLE, application, hub_spoke, machine, rule, user_route
 from facts import fact
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def _document(**switches: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def lab(labs: Callable[..., Lab]) -> Lab:
     lab = labs(_document())
-    lab.run("gw", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    lab.run("gw", "ip", "route", "change", "10.2.1.0/24", "dev", "eth1", "src", "10.2.1.4", "mtu", "1300")
+    _small_link(lab, "10.2.1.0/24", "10.2.1.4")
     return lab
 
 
@@ -95,6 +94,49 @@ def test_path_mtu_discovery_works_for_answers(lab: Lab) -> None:
     Source: azure.md §1, "High availability ports overview"
     """
     _discovers(lab, "behind", _WEB1)
+
+
+@fact(row=10)
+def test_path_mtu_discovery_works_for_members_that_answer(own_lab: Callable[..., Lab]) -> None:
+    """An error about what a member sent from a floating frontend reaches that member, whatever rule the flow has.
+
+    Source: azure.md §4, "Azure Load Balancer Floating IP configuration"
+    """
+    lab = own_lab()
+    for covers in ({}, {"protocol": "Tcp", "frontend_port": 80, "backend_port": 80}):
+        lab.up(_servers_far_away(covers))
+        _small_link(lab, "10.20.5.0/24", "10.20.5.4")
+        for _ in range(6):
+            with lab.tap("app1", "app2") as tap, lab.tcp("behind", APP_FRONTEND, 80) as connection:
+                for name in ("app1", "app2"):
+                    lab.run(name, "ip", "route", "flush", "cache")
+                assert lab.echoes(connection, _LARGE, seconds=lab.timing.patience)
+                own = connection.getsockname()[1]
+                carriers = tap.members_of("10.20.5.5", own)
+                told = {name for name, ports in _too_big(tap.packets()) if own in ports}
+            assert len(carriers) == 1
+            assert told == carriers
+
+
+def _servers_far_away(covers: dict[str, Any]) -> dict[str, Any]:
+    """Two servers with floating IP; their answers to the client ``behind`` go by the router ``gw``."""
+    document = application(2, floating=True, rules=[rule(pool="apps", enable_floating_ip=True, **covers)])
+    (net,) = document["virtual_networks"]
+    net["subnets"][0]["route_table"] = "to-gw"
+    net["subnets"].append({"name": "inner", "address_prefix": "10.20.5.0/24"})
+    document["route_tables"] = [{"name": "to-gw", "routes": [user_route("inner", "10.20.5.0/24", "10.20.3.9")]}]
+    router = machine("gw", "net/clients", "10.20.3.9", IDLE, enable_ip_forwarding=True)
+    router["network_interfaces"].append(
+        {"subnet": "net/inner", "private_ip_address": "10.20.5.4", "enable_ip_forwarding": True}
+    )
+    document["machines"] += [router, machine("behind", "net/inner", "10.20.5.5", IDLE)]
+    return document
+
+
+def _small_link(lab: Lab, prefix: str, address: str) -> None:
+    """Make ``gw`` forward, and its far link one of MTU 1300."""
+    lab.run("gw", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    lab.run("gw", "ip", "route", "change", prefix, "dev", "eth1", "src", address, "mtu", "1300")
 
 
 @fact(row=10, state="switchable")

@@ -59,8 +59,9 @@ class Traffic:
 
     def _exchange(self, each: socket.socket, text: bytes) -> bool:
         datagrams = each.type == socket.SOCK_DGRAM
-        each.settimeout(self._patience / (8 if datagrams else 2))
-        for _ in range(4 if datagrams else 1):
+        # Short, because the TCP connections wait meanwhile, and the lab's idle timeout is some seconds only.
+        each.settimeout(self._patience / (40 if datagrams else 2))
+        for _ in range(6 if datagrams else 1):
             try:
                 each.sendall(text)
                 while not (received := each.recv(65_535)).startswith(text):

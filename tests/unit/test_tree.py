@@ -35,7 +35,17 @@ def relative(path: Path) -> str:
 
 def written() -> list[Path]:
     """The files that people write: without what tools make and what git keeps."""
-    made = {".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "__pycache__"}
+    made = {
+        ".git",
+        ".venv",
+        ".guest",
+        "results",
+        ".pytest_cache",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        "__pycache__",
+    }
     made |= {"build", "dist", "results"}
     found = []
     for directory, names, files in os.walk(ROOT):

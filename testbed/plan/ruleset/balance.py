@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance_mark
+from testbed.plan.ruleset import ipvs
 from testbed.plan.ruleset.choice import flow_hash, hash_type
 from testbed.plan.ruleset.context import idle_seconds
 from testbed.plan.ruleset.rewriting import take_over
+from testbed.plan.ruleset.strangers import stranger_objects, strangers, unbalanced_strangers
 from testbed.plan.ruleset.text import block, elements
 from testbed.topology.switches import Transport
 
@@ -17,21 +19,30 @@ if TYPE_CHECKING:
 
 __all__ = ["balance", "counters", "pick", "rule_chains", "rule_objects", "timeouts"]
 
+#: Seconds that the kernel remembers a flow with data that is not acknowledged, if it is not told otherwise.
+_UNANSWERED = 300
 
-def rule_objects(rule: Rule) -> list[str]:
+
+def rule_objects(fabric: Fabric, rule: Rule) -> list[str]:
     """The owner map and the eligible set, which change while the lab runs; and the rewritten flows.
 
     What cannot be changed in place is part of a name, see :mod:`testbed.plan.replacement`.
     """
     lines = block(f"map {rule.owner_map}", [f"typeof {hash_type(rule)} : meta mark", f"size {rule.buckets}"])
-    return lines + block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    lines += block(f"set eligible_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    if rule.flows_end_alone:  # that its admin state keeps flows on, though it gets no new ones
+        lines += block(f"set persistent_{rule.id}", ["type mark", f"size {MEMBER_MASK}"])
+    return lines + stranger_objects(rule, idle_seconds(rule, fabric.time_scale))
 
 
 def timeouts(fabric: Fabric) -> list[str]:
-    """How long an idle TCP connection keeps its member."""
+    """How long an idle TCP connection keeps its member, also one that one side has closed."""
     lines: list[str] = []
     for seconds in sorted({idle_seconds(rule, fabric.time_scale) for rule in fabric.rules}):
-        policy = f"policy = {{ established : {seconds} }}"
+        states = ["established", "fin_wait", "close_wait"]
+        if seconds > _UNANSWERED:
+            states += ["unack", "retrans"]
+        policy = f"policy = {{ {', '.join(f'{state} : {seconds}' for state in states)} }}"
         lines += block(f"ct timeout idle_{seconds}", ["protocol tcp", "l3proto ip", policy])
     return lines
 
@@ -56,6 +67,7 @@ def balance(fabric: Fabric) -> list[str]:
     if fabric.rules:
         chains = [f"{balance_mark(rule.id):#010x} : goto rule_{rule.id}" for rule in fabric.rules]
         lines.append(f"meta mark vmap {{ {', '.join(chains)} }}")
+        lines += unbalanced_strangers(fabric.rules)
     if internet := fabric.internet:
         marks = [f"{sender:#010x} : {back:#010x}" for sender, back in internet.return_marks]
         cable = f'iifname "{internet.fabric_name}"'
@@ -75,17 +87,19 @@ def pick(rule: Rule) -> list[str]:
 
 def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     """How a rule chooses, and what is done to packets that have their member."""
+    # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one member.
+    kept = f"@persistent_{rule.id}" if rule.flows_end_alone else "!= 0"
     lines = []
     if fabric.switches.icmp is Transport.DROP:  # what tells of a flow goes with the flow all the same
         lines.append('meta l4proto icmp ct state != related drop comment "ICMP is not balanced"')
-    if len(rule.members) > 1:
-        # Established TCP stays where it is, whatever the probes say: Azure promises it if there is more than one.
-        lines.append(f"tcp flags & (syn | ack) != syn ct mark != 0 meta mark set ct mark goto steered_{rule.id}")
     lines += [
+        f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}",
+        *strangers(rule),
         f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
         *pick(rule),
         f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
+        *(ipvs.question(rule) if fabric.balancer == "ipvs" else []),
         "ct mark set meta mark",
         f'meta l4proto tcp ct timeout set "idle_{idle_seconds(rule, fabric.time_scale)}"',
         "counter name meta mark map @flows",
@@ -99,4 +113,5 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
         for member in rule.members:
             port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
             rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, take_over(fabric, rule, member)])
-    return [*block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]
+    asking = ipvs.ways_to_ask(fabric, rule) if fabric.balancer == "ipvs" else []
+    return [*asking, *block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]

@@ -46,6 +46,7 @@ class Fabric:
     time_scale: float
     switches: Switches
     dhcp: bool = False
+    balancer: str = "nftables"
     frontends: tuple[tuple[Rule, ...], ...] = field(init=False)
     """The rules of each frontend."""
     subnets: dict[str, SubnetView] = field(init=False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from testbed.plan.network import ClosedPeering
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["interfaces"]
+__all__ = ["closed_to", "interfaces"]
 
 _NOTED = 65_535
 
@@ -34,7 +34,7 @@ def interfaces(fabric: Fabric) -> list[str]:
         own = ", ".join(
             f'"{each.fabric_name}" . {address}' for each in plain for address in own_addresses(each, fabric.rules)
         )
-        lines += _noted(SENT_FOR_OTHERS, "type ifname") + _noted(RECEIVED_FOR_OTHERS, "type ifname")
+        lines += [*_noted(SENT_FOR_OTHERS), *_noted(RECEIVED_FOR_OTHERS)]
         sent = [
             "type filter hook prerouting priority raw - 10; policy accept;",
             *(["ip saddr 0.0.0.0 udp dport 67 accept"] if fabric.dhcp else []),
@@ -52,8 +52,8 @@ def interfaces(fabric: Fabric) -> list[str]:
     return [*lines, *_peered(fabric)]
 
 
-def _noted(name: str, kind: str) -> list[str]:
-    return block(f"set {name}", [kind, f"size {_NOTED}", "flags dynamic", "counter"])
+def _noted(name: str) -> list[str]:
+    return block(f"set {name}", ["type ifname", f"size {_NOTED}", "flags dynamic", "counter"])
 
 
 def _peered(fabric: Fabric) -> list[str]:
@@ -62,7 +62,7 @@ def _peered(fabric: Fabric) -> list[str]:
     for closed in fabric.network.closed_peerings():
         if cables := ", ".join(_cables(fabric, closed)):
             space = ", ".join(map(str, closed.space))
-            note = f"update @{NOT_FORWARDED} {{ iifname . oifname }} drop"
+            note = f"update @{NOT_FORWARDED} {{ oifname }} drop"
             check = f"iifname {{ {cables} }} ip saddr != {{ {space} }} {note}"
             checks.setdefault(closed.virtual_network, []).append(check)
     numbers = {name: number for number, name in enumerate(checks, 1)}
@@ -73,11 +73,19 @@ def _peered(fabric: Fabric) -> list[str]:
     ]
     if not ways:
         return []
-    lines = _noted(NOT_FORWARDED, "type ifname . ifname")
+    lines = _noted(NOT_FORWARDED)
     for name, number in numbers.items():
         lines += block(f"chain into_{number}", checks[name])
     hook = "type filter hook forward priority filter; policy accept;"
     return [*lines, *block("chain peered", [hook, f"oifname vmap {{ {', '.join(ways)} }}"])]
+
+
+def closed_to(fabric: Fabric, virtual_network: str) -> Iterator[str]:
+    """The same, beforehand, for what the fabric itself sends on (IPVS does): it meets no hook for forwarding."""
+    for closed in fabric.network.closed_peerings():
+        if closed.virtual_network == virtual_network and (cables := ", ".join(_cables(fabric, closed))):
+            space = ", ".join(map(str, closed.space))
+            yield f"iifname {{ {cables} }} ip saddr != {{ {space} }} drop"
 
 
 def _cables(fabric: Fabric, closed: ClosedPeering) -> Iterator[str]:

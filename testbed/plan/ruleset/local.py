@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan.ruleset.context import PROBE_SOURCE, PROBE_SOURCE_IPV6
+from testbed.plan.ruleset.ipvs import RECEIVED
 from testbed.plan.ruleset.text import block
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def local(fabric: Fabric) -> list[str]:
     received = [
         "type filter hook input priority filter; policy drop;",
         'iifname "lo" accept',
+        *([RECEIVED] if fabric.balancer == "ipvs" else []),
         *(["ip daddr 255.255.255.255 udp dport 67 accept"] if fabric.dhcp else []),
         # An answer that comes by another cable than the probe went is lost, as in Azure (machines with two NICs).
         f"ip daddr {PROBE_SOURCE} iifname . ip saddr != {{ {probed} }} drop" if probed else "drop",

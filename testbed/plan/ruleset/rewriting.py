@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["give_back", "rewritten_flows", "take_over"]
 
 #: Rewritten flows one member can have at a time; a full table drops new ones.
-_REWRITTEN_FLOWS = 262_144
+_REWRITTEN_FLOWS = 524_288
 #: A rewritten flow as its packets to the member show it, and as the member's answers do.
 _FLOW = "ip saddr . meta l4proto . th sport . th dport"
 _FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
@@ -45,8 +45,11 @@ def rewritten_flows(fabric: Fabric) -> list[str]:
 
 
 def take_over(fabric: Fabric, rule: Rule, member: Member) -> str:
-    """Remember the flow, and give the packet the member's address."""
-    flow = f"{_FLOW} timeout {idle_seconds(rule, fabric.time_scale)}s"
+    """Remember the flow, and give the packet the member's address.
+
+    Longer than the balancer remembers it, so that what its member sends too late is known, and dropped.
+    """
+    flow = f"{_FLOW} timeout {2 * idle_seconds(rule, fabric.time_scale)}s"
     if rule.version == 6:
         return f"update @{_set(rule, member.id)} {{ {flow} }} ip daddr set {member.address}"  # noqa: S608
     return f"update @frontend_{member.id} {{ {flow} : ip daddr }} ip daddr set {member.address}"  # noqa: S608

@@ -27,6 +27,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from testbed.plan.ruleset import ipvs
 from testbed.plan.ruleset.balance import balance, counters, rule_chains, rule_objects, timeouts
 from testbed.plan.ruleset.classify import classify, fragments, from_member, from_subnet, frontend
 from testbed.plan.ruleset.interfaces import interfaces
@@ -45,7 +46,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     """The text that defines ``table ip testbed`` of a fabric, or ``table ip6 testbed``."""
     lines: list[str] = []
     for rule in fabric.rules:
-        lines += rule_objects(rule)
+        lines += rule_objects(fabric, rule)
     lines += rewritten_flows(fabric)
     lines += timeouts(fabric)
     lines += counters(fabric)
@@ -61,6 +62,7 @@ def fabric_ruleset(fabric: Fabric) -> str:
     lines += balance(fabric)
     for rule in fabric.rules:
         lines += rule_chains(fabric, rule)
+    lines += ipvs.answers(fabric) if fabric.balancer == "ipvs" else []
     lines += interfaces(fabric)
     lines += local(fabric)
     lines = in_words_of(fabric.version, lines)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from testbed.topology.model import ProbeProtocol
 from testbed.topology.runtimes import NamespaceRuntime, Program
+from testbed.topology.switches import NumberOfProbes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +53,12 @@ def probe_requests(draft: Draft) -> Iterator[Finding]:
 
 def number_of_probes(draft: Draft) -> Iterator[Finding]:
     """Azure accepts it and does not heed it."""
+    if draft.topology.switches.number_of_probes is NumberOfProbes.RESPECTED:
+        return
     for location, probe in _probes(draft):
         if probe.number_of_probes is not None:
             message = "Azure ignores number_of_probes, and so does the lab"
-            yield draft.warning((*location, "number_of_probes"), message, fix="use probe_threshold")
+            yield draft.warning((*location, "number_of_probes"), message, fix="use probe_threshold, or the switch")
 
 
 def probe_use(draft: Draft) -> Iterator[Finding]:

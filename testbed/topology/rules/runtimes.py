@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from testbed.topology.draft import Draft
     from testbed.topology.findings import Finding
 
-__all__ = ["floating_frontends_owned", "single_interface_appliances", "standbys"]
+__all__ = ["floating_frontends_owned", "standbys"]
 
 
 def standbys(draft: Draft) -> Iterator[Finding]:
@@ -53,20 +53,3 @@ def floating_frontends_owned(draft: Draft) -> Iterator[Finding]:
             message = f"{member.machine.name} drops what is addressed to the floating frontend {address}"
             fix = f"add 'loopback_addresses: [{address}]', or set enable_floating_ip: false on rule {place.rule.name!r}"
             yield draft.warning(("machines", member.location[1], "runtime"), message, fix=fix)
-
-
-def single_interface_appliances(draft: Draft) -> Iterator[Finding]:
-    """Azure promises one appliance for both directions to appliances with a single network interface."""
-    rules = {each.pool for each in draft.lookup.rules if each.ha_ports}
-    for i, machine in enumerate(draft.topology.machines):
-        balanced = any(
-            each.enable_ip_forwarding and not rules.isdisjoint(each.backend_address_pools)
-            for each in machine.network_interfaces
-        )
-        if balanced and len(machine.network_interfaces) > 1:
-            yield draft.warning(
-                ("machines", i, "network_interfaces"),
-                f"{machine.name} has {len(machine.network_interfaces)} network interfaces: "
-                "Azure does not promise that both directions of a flow cross the same appliance",
-                fix="use one network interface, or source NAT on the appliance",
-            )

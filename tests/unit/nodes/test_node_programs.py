@@ -48,6 +48,14 @@ def test_the_firewall_has_no_empty_element_list() -> None:
     assert "elements = { 10.0.0.0/8, 192.168.0.0/16 }" in ruleset(("10.0.0.0/8", "192.168.0.0/16"))
 
 
+def test_the_firewall_translates_what_it_is_told() -> None:
+    """Flows that leave the trusted prefixes, all flows, or none."""
+    assert " ip daddr != @trusted masquerade" in ruleset(())
+    assert " ip daddr != @trusted masquerade" not in ruleset((), "all")
+    assert "masquerade" in ruleset((), "all")
+    assert "masquerade" not in ruleset((), "none")
+
+
 def test_the_start_time_tells_processes_apart() -> None:
     """A process is itself as long as it lives, also with an odd name, and is not alive afterwards."""
     mine = identify(os.getpid())

@@ -136,3 +136,51 @@ def test_every_address_has_a_winner(address: IPv4Address) -> None:
         and each.address_prefix.prefixlen > chosen.address_prefix.prefixlen
     ]
     assert not longer
+
+
+def with_gateway(*prefixes: str, **changes: Any) -> Topology:
+    gateway = {
+        "virtual_network_gateways": [{"name": "vpn", "subnet": "spoke/GatewaySubnet"}],
+        "local_network_gateways": [
+            {"name": "site", "virtual_network_gateway": "vpn", "local_network_address_space": list(prefixes)}
+        ],
+    }
+    return topology(**gateway, **changes)
+
+
+def states(document: Topology, prefix: str) -> list[tuple[str, str]]:
+    rows = routes(document, "spoke")
+    return [(each.source, each.state) for each in rows if each.address_prefix == IPv4Network(prefix)]
+
+
+def test_user_beats_bgp_beats_system_on_one_prefix() -> None:
+    """Of three routes with the same prefix the user's is Active."""
+    told = with_gateway("172.16.0.0/12")
+    assert states(told, "172.16.0.0/12") == [("Default", "Invalid"), ("VirtualNetworkGateway", "Active")]
+    both = with_gateway("172.16.0.0/12", **user(("172.16.0.0/12", "None")))
+    assert states(both, "172.16.0.0/12") == [
+        ("Default", "Invalid"),
+        ("VirtualNetworkGateway", "Invalid"),
+        ("User", "Active"),
+    ]
+
+
+def test_bgp_inside_the_virtual_network_or_a_peer_is_not_used() -> None:
+    """System routes of virtual networks and peers beat longer ones of a gateway."""
+    told = with_gateway("172.16.0.0/12", "10.1.0.0/24", "10.0.7.0/24")
+    assert states(told, "10.1.0.0/24") == states(told, "10.0.7.0/24") == [("VirtualNetworkGateway", "Invalid")]
+    chosen = winner(routes(told, "spoke"), IPv4Address("10.1.0.9"))
+    assert chosen is not None
+    assert chosen.next_hop_type == "VnetLocal"
+
+
+def test_propagation_can_be_disabled() -> None:
+    """A route table without propagation has no route of a gateway, and says nothing of others."""
+    table = {"name": "rt", "routes": [], "disable_bgp_route_propagation": True}
+    assert states(with_gateway("172.16.0.0/12", route_tables=[table]), "172.16.0.0/12") == [("Default", "Active")]
+
+
+def test_a_default_user_route_takes_the_reserved_ranges() -> None:
+    """The system's None routes are gone when a user route says what to do with everything."""
+    changed = topology(**user(("0.0.0.0/0", "VirtualAppliance", "10.0.1.4")))
+    assert "None" not in active(routes(changed, "spoke")).values()

@@ -120,7 +120,7 @@ def test_rules_that_share_a_probe_share_its_targets() -> None:
         members=first.members,
         probe=first.probe,
     )
-    targets = build_targets((first, second), {}, None, lambda: NOW)
+    targets = build_targets((first, second), {}, (None, None), lambda: NOW)
     assert [target.member.id for target in targets] == [1, 2, 3]
     assert all(target.rules == [first, second] for target in targets)
     assert all(target.wire.mark == target.member.id for target in targets)

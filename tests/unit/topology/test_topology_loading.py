@@ -22,6 +22,8 @@ from testbed.topology.nodes import MAX_BYTES
 ROOT = Path(__file__).parents[3]
 READY = sorted((ROOT / "topologies").glob("*.yaml"))
 BASE = READY[[path.stem for path in READY].index("hub-spoke")].read_text()
+#: Ready topologies that show a mistake, and how many warnings it is worth.
+MISTAKEN = {"sandwich": 2}
 
 
 def test_the_ready_topologies_are_there() -> None:
@@ -32,9 +34,9 @@ def test_the_ready_topologies_are_there() -> None:
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_a_ready_topology_is_perfect(path: Path) -> None:
-    """No error, no warning, named after its file, and commented."""
+    """No error, no warning that is not its purpose, named after its file, and commented."""
     loaded = load(path)
-    assert loaded.warnings == ()
+    assert len(loaded.warnings) == MISTAKEN.get(path.stem, 0)
     assert loaded.topology.name == path.stem
     assert loaded.text == path.read_text()
     assert loaded.text.startswith("# ")
@@ -47,7 +49,7 @@ def test_a_topology_round_trips(path: Path) -> None:
     plain = topology.model_dump(mode="json")
     for text in (yaml.safe_dump(plain), json.dumps(plain)):
         again, findings = check_text(text, "again.yaml")
-        assert findings == ()
+        assert len(findings) == MISTAKEN.get(path.stem, 0)
         assert again == topology
 
 

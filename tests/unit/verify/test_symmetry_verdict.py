@@ -8,10 +8,16 @@ import pytest
 
 from testbed.traffic.flows import Flow, Pair, Transport
 from testbed.traffic.symmetry import FlowObservation, SymmetryMeasurement
+from testbed.verify.check import NotMeasured
 from testbed.verify.symmetry import classify, count_per_member, judge_symmetry
 
 PAIR = Pair("web1", "lab-web1", "10.1.0.4", "eth0", "web2", "10.2.0.4", 1, both_directions=True)
 ONE_WAY = Pair("web1", "lab-web1", "10.1.0.4", "eth0", "db", "10.3.0.4", 2, both_directions=False)
+
+
+TWO_RULES = Pair(
+    "web1", "lab-web1", "10.1.0.4", "eth0", "web2", "10.2.0.4", 1, both_directions=False, answers_rule_id=2
+)
 
 
 def seen(forward: str, reverse: str, *, replied: bool = True, pair: Pair = PAIR) -> FlowObservation:
@@ -101,3 +107,20 @@ def test_counts_of_one_rule() -> None:
     measured = measurement(seen("a", "a"), seen("b", "b", pair=ONE_WAY))
     assert count_per_member(measured) == {"a": 1, "b": 1, "c": 0}
     assert count_per_member(measured, 2) == {"a": 0, "b": 1, "c": 0}
+
+
+def test_a_second_rule_is_named_as_the_cause() -> None:
+    """Answers that another rule balances are told apart from those that nothing balances."""
+    result = judge_symmetry(measurement(seen("a", "b", pair=TWO_RULES), seen("a", "a", pair=TWO_RULES)))
+    assert result.asymmetric == 1
+    assert "the answers to 1 of them are balanced by another rule" in result.reasons[1]
+    assert result.examples[0].endswith("; another rule balances the answers")
+    other = judge_symmetry(measurement(seen("a", "b"), seen("a", "", pair=ONE_WAY)))
+    assert len(other.reasons) == 1
+
+
+def test_a_check_that_was_not_made_is_a_failure() -> None:
+    """It has a reason and no figures."""
+    missing = NotMeasured("failover", ("loss before the fault",))
+    assert missing.to_json() == {"check": "failover", "verdict": "fail", "reasons": ["loss before the fault"]}
+    assert missing.summary() == "not measured"
