@@ -113,10 +113,12 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
-    def _change(self, what: str, kind: int, flags: int, body: bytes) -> None:
+    def _change(self, what: str, kind: int, flags: int, body: bytes, *, fine: int = 0) -> None:
         try:
             self._socket.request(kind, flags, body)
         except OSError as error:
+            if error.errno == fine:
+                return
             raise LabError(f"{what}: {error.strerror or error}") from error
 
     def _dump(self, what: str, kind: int, body: bytes) -> list[bytes]:
@@ -316,7 +318,9 @@ class Netlink:
             body += attribute(_RTA_OIF, struct.pack("=I", self.index(entry.link)))
         if entry.gateway:
             body += attribute(_RTA_GATEWAY, _packed(entry.gateway)[1])
-        self._change(f"{action} route {entry.destination} in table {entry.table}", kind, flags, body)
+        # Gone already is fine: IPv6 routes go with their link, and all of them when IPv6 is turned off.
+        gone = errno.ESRCH if action == "del" and family == socket.AF_INET6 else 0
+        self._change(f"{action} route {entry.destination} in table {entry.table}", kind, flags, body, fine=gone)
 
     def rules(self) -> tuple[RuleEntry, ...]:
         """All rules on a mark."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from documents import IDLE, application, dual_stack, hub_spoke, machine, rule, user_route
+from documents import APP_FRONTEND, IDLE, application, dual_stack, hub_spoke, machine, rule, user_route
 from facts import fact
 
+from testbed.lab import backend
 from testbed.topology.loading import check
 
 if TYPE_CHECKING:
@@ -250,6 +251,26 @@ def test_ipv6_rules_for_single_ports_and_by_address(own_lab: Callable[..., Lab])
         (first,) = lab.explain("client", IPv6Address(_FRONTEND), "udp", None, 53)
         assert all(lab.asks("client", _FRONTEND, 53) for _ in range(6))
         assert {each.machine for each in members.packets() if each.destination_port == 53} == {first.predicted}
+
+
+@fact(row=21, state="switchable")
+def test_admin_state_of_an_ipv6_member(own_lab: Callable[..., Lab]) -> None:
+    """An admin state is a pool's word on its member: Down of the IPv6 address lets the IPv4 one be.
+
+    Source: azure.md §2, "Admin state overview"
+    Note: Established TCP stays, or is reset with `switches: {admin_state_down: Reset}`, in IPv6 as in IPv4.
+    """
+    lab = own_lab(dual_stack(application(1)) | {"switches": {"admin_state_down": "Reset"}})
+    with lab.tcp("client", _FRONTEND) as connection, lab.tcp("client", APP_FRONTEND) as other:
+        assert lab.echoes(connection, seconds=lab.timing.patience)
+        backend.set_admin_state(lab.plan, "ilb/apps-v6", "app1/eth0", "Down")
+        connection.settimeout(lab.timing.patience)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+        assert lab.echoes(other, seconds=lab.timing.patience)
+    assert not lab.connects("client", _FRONTEND)
+    backend.set_admin_state(lab.plan, "ilb/apps-v6", "app1/eth0", "None")
+    lab.wait("the member gets flows again", lambda: lab.connects("client", _FRONTEND))
 
 
 @fact(row=21)

@@ -83,11 +83,7 @@ def alone_on_its_balancer(draft: Draft) -> Iterator[Finding]:
     """Since 2018: an HA Ports rule without floating IP is the only rule of its load balancer for an IP version."""
     if _preview(draft):
         return
-    together = {
-        frozenset(pools)
-        for each in draft.lookup.configurations
-        for pools in combinations(set(each.pools), 2)
-    }
+    together = {frozenset(pools) for each in draft.lookup.configurations for pools in combinations(set(each.pools), 2)}
     alone = [each for each in draft.lookup.rules if _strict(each)]
     for strict, other in ((one, each) for one in alone for each in draft.lookup.rules if each.balancer is one.balancer):
         if other is strict or (_strict(other) and other.location < strict.location):

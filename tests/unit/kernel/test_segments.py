@@ -5,24 +5,31 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
 
 from testbed.kernel.segments import Segment
 
 NUMBERS = st.integers(0, 2**32 - 1)
 PORTS = st.integers(0, 65535)
-ADDRESSES = st.ip_addresses(v=4).map(str)
 
 
-ENDS = st.tuples(ADDRESSES, PORTS)
+def _ends(version: int) -> st.SearchStrategy[tuple[tuple[str, int], tuple[str, int]]]:
+    end = st.tuples(st.ip_addresses(v=version).map(str), PORTS)
+    return st.tuples(end, end)
 
 
-@given(ENDS, ENDS, NUMBERS, NUMBERS, st.integers(0, 255))
+@given(_ends(4) | _ends(6), NUMBERS, NUMBERS, st.integers(0, 255))
 def test_segments_are_what_scapy_would_build(
-    source: tuple[str, int], destination: tuple[str, int], sequence: int, acknowledgement: int, flags: int
+    ends: tuple[tuple[str, int], tuple[str, int]], sequence: int, acknowledgement: int, flags: int
 ) -> None:
     """Header by header and checksum by checksum; and they are read back."""
+    source, destination = ends
     made = Segment(*source, *destination, sequence, acknowledgement, flags)
-    ip = IP(src=source[0], dst=destination[0], id=0, flags="DF", ttl=64)
+    ip = (
+        IPv6(src=source[0], dst=destination[0], hlim=64, nh=6)
+        if ":" in source[0]
+        else IP(src=source[0], dst=destination[0], id=0, flags="DF", ttl=64)
+    )
     tcp = TCP(sport=source[1], dport=destination[1], seq=sequence, ack=acknowledgement, flags=flags, window=0)
     assert made.octets() == bytes(ip / tcp)
     assert Segment.read(made.octets()) == made
