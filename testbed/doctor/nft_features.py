@@ -55,6 +55,27 @@ NFT_FEATURES = (
         required=False,
     ),
     NftFeature(
+        "nftables in IPv6",
+        "IPv6 addresses in a document",
+        "CONFIG_NF_TABLES_IPV6",
+        """
+        table ip6 both {
+          set flows {
+            typeof ip6 saddr . meta l4proto . th sport . th dport
+            size 65535
+            flags dynamic,timeout
+          }
+          chain choose {
+            type filter hook prerouting priority mangle
+            meta l4proto tcp update @flows { ip6 saddr . meta l4proto . th sport . th dport timeout 1s }
+            meta mark set symhash mod 4096
+            ip6 daddr fd00::4 ip6 daddr set fd00::5
+          }
+        }
+        """,
+        required=False,
+    ),
+    NftFeature(
         "nftables conntrack zones",
         "keeping the two legs of a flow apart",
         "CONFIG_NF_CONNTRACK_ZONES, CONFIG_NFT_CT",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+import re
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -16,6 +18,9 @@ from testbed.plan.describe import describe
 from testbed.plan.network import Drop, ToInternet, ToNetworkInterface, ToRule
 from testbed.plan.numbers import Numbers
 from testbed.topology.model import Topology
+
+if TYPE_CHECKING:
+    from testbed.plan.model import Plan
 
 TOPOLOGIES = Path(__file__).parents[3] / "topologies"
 GOLDEN = Path(__file__).parent / "golden"
@@ -68,7 +73,64 @@ def test_intervals_agree_with_targets(address: IPv4Address, key: str) -> None:
     assert found == ([where] if isinstance(where, ToRule | ToInternet) else [])
 
 
-@pytest.mark.parametrize("name", ["hub-spoke", "all-ports-app", "all-ports-app-dsr"])
+DUAL = document("dual-stack")
+DUAL_NETWORK = network_of(DUAL, compile_plan(DUAL, "dual", Numbers(), "/run/testbed/dual"), 6)
+_EDGES = st.sampled_from(["fd00:0:0:2::4", "fd00:0:1::", "fd00:0:1:ffff:ffff:ffff:ffff:ffff", "fd00:0:2::4", "::"])
+
+
+@given(
+    st.ip_addresses(v=6) | _EDGES.map(IPv6Address) | st.ip_addresses(network="fd00::/46"),
+    st.sampled_from([each.key for each in DUAL_NETWORK.subnets]),
+)
+def test_intervals_of_ipv6_agree_with_targets(address: IPv6Address, key: str) -> None:
+    """The same for IPv6, whose network knows nothing of IPv4's prefixes, routes and rules."""
+    view = next(each for each in DUAL_NETWORK.subnets if each.key == key)
+    assert all(each.address_prefix.version == 6 for each in view.routes)
+    found = [each.target for each in DUAL_NETWORK.intervals(view) if int(each.first) <= int(address) <= int(each.last)]
+    where = DUAL_NETWORK.target(view, address)
+    assert found == ([where] if isinstance(where, ToRule) else [])
+    assert not isinstance(where, ToInternet)
+
+
+def test_ipv6_beside_ipv4_changes_nothing_of_ipv4() -> None:
+    """Without its IPv6 the same document has the same IPv4 routes and policy rules."""
+    raw = yaml.safe_load((TOPOLOGIES / "dual-stack.yaml").read_text())
+    for machine in raw["machines"]:
+        for interface in machine["network_interfaces"]:
+            del interface["ip_configurations"]
+    for key in ("frontend_ip_configurations", "backend_address_pools", "load_balancing_rules"):
+        del raw["load_balancers"][0][key][1:]
+    plain, both = (compile_plan(each, "dual", Numbers(), "/x") for each in (Topology.model_validate(raw), DUAL))
+
+    def routing(plan: Plan) -> list[objects.Route | objects.RoutingRule]:
+        """Of subnets; numbers of members are given in the order of the document, and IPv6 ones are among them."""
+        found = [each for each in plan.objects if isinstance(each, objects.Route | objects.RoutingRule)]
+        return [
+            each for each in found if each.table >= 50_000 and ":" not in describe(each) and "-6" not in describe(each)
+        ]
+
+    assert routing(plain) == routing(both) != []
+
+
+def test_rules_of_ipv6_have_no_words_of_ipv4() -> None:
+    """What a part of the rules says of packets has its word in IPv6, whatever the document asks for."""
+    raw = yaml.safe_load((TOPOLOGIES / "dual-stack.yaml").read_text())
+    raw["switches"] = {"icmp": "Drop", "fragments": "Drop"}
+    raw["peerings"][0]["allow_forwarded_traffic"] = False
+    rules = raw["load_balancers"][0]["load_balancing_rules"]
+    rules.append(rules[1] | {"name": "web", "protocol": "Tcp", "frontend_port": 80, "backend_port": 8080})
+    rules[1] |= {"load_distribution": "SourceIPProtocol", "idle_timeout_in_minutes": 30}
+    plan = compile_plan(Topology.model_validate(raw), "dual", Numbers(), "/run/testbed/dual")
+    (text,) = [
+        each.text for each in plan.objects if isinstance(each, objects.Ruleset) and each.tables == ("ip6 testbed",)
+    ]
+    assert re.findall(r".*(?:\bip (?!testbed)|(?<!-)\bicmp |\bl3proto ip\b|ipv4|\b\d+\.\d+\.\d+).*", text) == []
+    assert "ip6 saddr" in text
+    assert "icmpv6 type" in text
+    assert "exthdr frag exists" in text
+
+
+@pytest.mark.parametrize("name", ["hub-spoke", "all-ports-app", "all-ports-app-dsr", "dual-stack"])
 def test_plans_are_as_recorded(name: str, request: pytest.FixtureRequest) -> None:
     """The whole plan of a ready topology; UPDATE_GOLDEN=1 records it anew."""
     import os
