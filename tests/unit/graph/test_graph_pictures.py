@@ -47,7 +47,8 @@ def test_a_picture_shows_every_name_and_address(path: Path, kind: str) -> None:
     shown += [str(prefix) for each in subnets for prefix in (each.ipv4, each.ipv6) if prefix]
     shown += [machine.name for machine in topology.machines]
     interfaces = [each for machine in topology.machines for each in machine.network_interfaces]
-    shown += [str(own.private_ip_address) for each in interfaces for own in (each, *each.ip_configurations)]
+    shown += [str(each.private_ip_address) for each in interfaces]
+    shown += [str(further.private_ip_address) for each in interfaces for further in each.ip_configurations]
     assert [word for word in shown if word not in text] == []
 
 
@@ -56,12 +57,9 @@ def test_the_lines_are_those_of_the_document(path: Path) -> None:
     """A line per peering, per subnet and appliance that its routes lead to, and per pool member."""
     topology = load(path).topology
     edges = scene_of(topology).edges
-    members = sum(
-        len(own.backend_address_pools)
-        for machine in topology.machines
-        for each in machine.network_interfaces
-        for own in (each, *each.ip_configurations)
-    )
+    interfaces = [each for machine in topology.machines for each in machine.network_interfaces]
+    members = sum(len(each.backend_address_pools) for each in interfaces)
+    members += sum(len(further.backend_address_pools) for each in interfaces for further in each.ip_configurations)
     hops = {each.name: {route.next_hop_ip_address for route in each.routes} - {None} for each in topology.route_tables}
     subnets = [subnet for network in topology.virtual_networks for subnet in network.subnets]
     routed = sum(len(hops.get(each.route_table or "", ())) for each in subnets)

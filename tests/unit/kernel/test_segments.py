@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
@@ -13,7 +15,7 @@ NUMBERS = st.integers(0, 2**32 - 1)
 PORTS = st.integers(0, 65535)
 
 
-def _ends(version: int) -> st.SearchStrategy[tuple[tuple[str, int], tuple[str, int]]]:
+def _ends(version: Literal[4, 6]) -> st.SearchStrategy[tuple[tuple[str, int], tuple[str, int]]]:
     end = st.tuples(st.ip_addresses(v=version).map(str), PORTS)
     return st.tuples(end, end)
 

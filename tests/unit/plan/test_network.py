@@ -68,7 +68,7 @@ def test_internet_and_reserved_ranges() -> None:
 def test_intervals_agree_with_targets(address: IPv4Address, key: str) -> None:
     """An address is in an interval exactly when it is balanced or leaves for the internet."""
     view = next(each for each in NETWORK.subnets if each.key == key)
-    found = [each.target for each in NETWORK.intervals(view) if each.first <= address <= each.last]
+    found = [each.target for each in NETWORK.intervals(view) if int(each.first) <= int(address) <= int(each.last)]
     where = NETWORK.target(view, address)
     assert found == ([where] if isinstance(where, ToRule | ToInternet) else [])
 
