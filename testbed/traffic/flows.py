@@ -144,7 +144,8 @@ def spread(pairs: Sequence[Pair], count: int, seed: int, *, avoid_ports: Collect
     """``count`` flows, dealt over the pairs in turn, TCP and UDP by halves.
 
     Source ports are random and unique per client address and protocol; one flow of each protocol uses source
-    port 20. Destination ports are random after a few well-known ones. The same seed gives the same flows.
+    port 20, to a random port: no flow is the same whatever the seed, or a box would still know it from the run before.
+    The next ones go to a few well-known ports, the rest to random ones. The same seed gives the same flows.
 
     Args:
         pairs: Who talks to whom.
@@ -172,10 +173,10 @@ def spread(pairs: Sequence[Pair], count: int, seed: int, *, avoid_ports: Collect
     flows = []
     taken: set[tuple[object, ...]] = set()
     for number, (pair, protocol) in enumerate(dealt):
-        special = number // 2 < len(_WELL_KNOWN)
+        place = number // len(Transport) - 1
         drawn = ports[pair.client_address, protocol].pop()
         client_port = _FTP_DATA if number < len(Transport) else drawn
-        server_port = _WELL_KNOWN[number // 2] if special else generator.randint(1, 65535)
+        server_port = _WELL_KNOWN[place] if 0 <= place < len(_WELL_KNOWN) else generator.randint(1, 65535)
         # Two flows that are each other's answers would be one flow for every box on the way.
         while (
             server_port in pair.other_ports
