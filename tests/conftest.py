@@ -38,14 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line("markers", "fact(row, state): a fact of docs/azure-fidelity.md")
     config.addinivalue_line("markers", "ipvs: a trap of IPVS; not run for another backend")
+    config.addinivalue_line("markers", "unbalanced: the balancer plays no part in it; run for nftables only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is about IPVS belongs to a run with IPVS only."""
-    if config.getoption("--balancer") != "ipvs":
-        alien = [each for each in items if each.get_closest_marker("ipvs")]
-        config.hook.pytest_deselected(items=alien)
-        items[:] = [each for each in items if each not in alien]
+    """What is about IPVS belongs to a run with IPVS only; what needs no balancer is proven once, without it."""
+    alien = "unbalanced" if config.getoption("--balancer") == "ipvs" else "ipvs"
+    left_out = [each for each in items if each.get_closest_marker(alien)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [each for each in items if not each.get_closest_marker(alien)]
 
 
 def _present() -> set[str]:

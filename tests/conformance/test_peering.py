@@ -84,7 +84,7 @@ def direct() -> dict[str, Any]:
     return {"route_tables": [{"name": name, "routes": []} for name in ("to-nva", "gateway")]}
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_peering_is_not_transitive(change: Callable[..., Lab]) -> None:
     """Two virtual networks that are peered with a third one do not reach each other by that.
 
@@ -96,7 +96,7 @@ def test_peering_is_not_transitive(change: Callable[..., Lab]) -> None:
     assert not lab.asks("web1", WEB2)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_a_peering_with_one_side_carries_nothing(change: Callable[..., Lab]) -> None:
     """Each virtual network has a side of its own; with one of them only, the peering is Initiated and nothing passes.
 
@@ -107,7 +107,7 @@ def test_a_peering_with_one_side_carries_nothing(change: Callable[..., Lab]) -> 
     assert lab.connects("web1", NVA, 8080)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_access_can_be_refused(change: Callable[..., Lab]) -> None:
     """Without `allow_virtual_network_access` the two virtual networks do not reach each other.
 
@@ -121,7 +121,7 @@ def test_access_can_be_refused(change: Callable[..., Lab]) -> None:
     assert lab.connects("web1", NVA, 8080)
 
 
-@fact(row=17, state="switchable")
+@fact(row=17, state="switchable", balancer=False)
 def test_forwarded_traffic_needs_a_flag(change: Callable[..., Lab]) -> None:
     """Without `allow_forwarded_traffic` a virtual network gets only what starts in the peer, nothing forwarded there.
 
@@ -142,7 +142,7 @@ def test_forwarded_traffic_needs_a_flag(change: Callable[..., Lab]) -> None:
     assert lab.asks("web1", WEB2)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_a_spoke_uses_the_hubs_gateway_when_both_sides_say_so(change: Callable[..., Lab]) -> None:
     """With `use_remote_gateways`, and `allow_gateway_transit` on the hub's side, a spoke uses the hub's gateway.
 
@@ -156,7 +156,7 @@ def test_a_spoke_uses_the_hubs_gateway_when_both_sides_say_so(change: Callable[.
     assert not lab.asks("onprem", WEB2)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_the_gateway_subnets_table_decides_about_what_comes_in(change: Callable[..., Lab]) -> None:
     """User routes on the GatewaySubnet send what comes from on-premises to an appliance first.
 

@@ -128,7 +128,7 @@ def test_the_server_sees_the_appliance_with_source_nat(translated: Lab) -> None:
     assert seen
 
 
-@fact(row=11)
+@fact(row=11, balancer=False)
 def test_each_side_of_an_appliance_is_probed(sandwich: Lab) -> None:
     """Appliances with one pool per side are probed on each side: one side can be down while the other is up.
 
