@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.kernel import namespaces
+from testbed.kernel import namespaces, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,11 +140,29 @@ def timing(request: pytest.FixtureRequest) -> Timing:
     return Timing(scale, patience=20 * slowness, silence=0.4 * slowness)
 
 
+@pytest.fixture(scope="session")
+def quick_start(balancer: str) -> Iterator[None]:
+    """With IPVS, in an emulated computer, the processes of labs are forked from one that has loaded what they need."""
+    if balancer == "nftables":
+        yield
+        return
+    from nursery import Nursery
+
+    nursery = Nursery()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "start_module", nursery.start_module)
+        yield
+    nursery.close()
+
+
 @pytest.fixture(scope="module")
-def labs(tmp_path_factory: pytest.TempPathFactory, balancer: str, timing: Timing) -> Iterator[Callable[..., Lab]]:
+def labs(
+    tmp_path_factory: pytest.TempPathFactory, balancer: str, timing: Timing, quick_start: None
+) -> Iterator[Callable[..., Lab]]:
     """Make labs for a whole module of the conformance suite; they are removed with it."""
     from labs import Lab
 
+    del quick_start
     made: list[Lab] = []
 
     def make(document: dict[str, Any] | None = None, *, healthy: bool = True) -> Lab:
