@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from documents import FIREWALL, machine, network, user_route
+from documents import FIREWALL, hub_spoke, machine, network, user_route
 from facts import fact
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 NVA = "10.0.1.4"
 WEB1, WEB2, ONPREM = "10.1.0.4", "10.2.0.4", "192.168.0.4"
+ALIEN = "10.9.9.9"
 
 
 def side(remote: str, **flags: bool) -> dict[str, Any]:
@@ -140,6 +142,38 @@ def test_forwarded_traffic_needs_a_flag(change: Callable[..., Lab]) -> None:
     assert lab.asks("nva", WEB2)  # what starts in the hub
     change({"switches": {"allow_forwarded_traffic": "Permissive"}}, spoke2=[side("hub")])
     assert lab.asks("web1", WEB2)
+
+
+@fact(row=17)
+def test_the_flag_holds_for_what_goes_to_a_frontend(own_lab: Callable[..., Lab]) -> None:
+    """What is forwarded in a peer does not come to the members of a pool either, if its way leads to their frontend.
+
+    Source: azure.md §5, "Create, change, or delete a virtual network peering"
+    """
+    made = hub_spoke(1)
+    made["machines"][1]["network_interfaces"][0]["enable_ip_forwarding"] = True
+    made["peerings"][0]["allow_forwarded_traffic"] = False
+    lab = own_lab(made)
+    lab.run("web1", "ip", "address", "add", f"{ALIEN}/32", "dev", "lo")
+    with (
+        lab.tap("nva1") as tap,
+        lab.open("web1", socket.SOCK_DGRAM, 4000, ALIEN) as forwarded,
+        lab.open("web1", socket.SOCK_DGRAM, 4001, WEB1) as own,
+    ):
+
+        def arrives(sender: socket.socket) -> None:
+            end = sender.getsockname()
+            sender.sendto(b"there", (WEB2, 7))
+            lab.wait(
+                "it comes to the member", lambda: end in {(each.source, each.source_port) for each in tap.packets()}
+            )
+
+        forwarded.sendto(b"there", (WEB2, 7))
+        arrives(own)  # the same way, later
+        assert not [each for each in tap.packets() if each.source == ALIEN]
+        made["peerings"][0]["allow_forwarded_traffic"] = True
+        lab.up(made)
+        arrives(forwarded)
 
 
 @fact(row=17, balancer=False)
