@@ -84,7 +84,7 @@ def test_two_balancers_choose_independently(sandwich: Lab) -> None:
     """Between two load balancers, the answer reaches the appliance that had the request in about 1 of N flows only.
 
     Source: azure.md §1, "Deploy highly available NVAs" (architecture guide)
-    Note: On IPVS the default scheduler hashes the source alone, so all answers of one server's port go to one appliance.
+    Note: On IPVS the default scheduler hashes the source alone: all answers of one port go to one appliance.
     """
     ways = udp_ways(sandwich)
     assert all(len(there) == len(back) == 1 for there, back in ways.values())
