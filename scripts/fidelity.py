@@ -10,6 +10,7 @@ import ast
 import inspect
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,13 +61,15 @@ class Fact:
     document: str
     note: str
     test: str
+    balancers: str = ""
+    """Which ones it is proven on; a dash where the balancer plays no part."""
 
 
 class FactError(Exception):
     """A fact is not written as :mod:`facts` wants it; says where."""
 
 
-def parse(row: int, state: str, docstring: str, test: str) -> Fact:
+def parse(row: int, state: str, docstring: str, test: str, *, balancer: bool = True) -> Fact:
     """A fact from the docstring of its test.
 
     Raises:
@@ -77,7 +80,8 @@ def parse(row: int, state: str, docstring: str, test: str) -> Fact:
     source = _SOURCE.match(found.get("Source", ""))
     if not source or not parts[0]:
         raise FactError(f'{test}: the docstring has no line like: Source: azure.md §3, "Health probes"')
-    return Fact(row, state, " ".join(parts[0].split()), int(source[1]), source[2] or "", found.get("Note", ""), test)
+    statement, note, balancers = " ".join(parts[0].split()), found.get("Note", ""), "both" if balancer else "-"
+    return Fact(row, state, statement, int(source[1]), source[2] or "", note, test, balancers)
 
 
 def _call(node: ast.expr, name: str) -> dict[str, ast.expr] | None:
@@ -97,7 +101,9 @@ def facts_of(path: Path) -> Iterator[Fact]:
             for decorator in node.decorator_list:
                 if (arguments := _call(decorator, "fact")) is not None:
                     row, state = _literal(arguments, "row", 0), _literal(arguments, "state", "same")
-                    yield parse(int(str(row)), str(state), ast.get_docstring(node) or "", f"{path.name}::{node.name}")
+                    balancer = bool(_literal(arguments, "balancer", default=True))
+                    docstring, name = ast.get_docstring(node) or "", f"{path.name}::{node.name}"
+                    yield parse(int(str(row)), str(state), docstring, name, balancer=balancer)
 
 
 def absences() -> Iterator[Fact]:
@@ -117,7 +123,7 @@ def _row(each: Fact) -> str:
     where = f"[{test}](../tests/conformance/{module})" if each.test else ""
     document = f" {each.document}" if each.document else ""
     statement = each.statement + (f" *{each.note}*" if each.note else "")
-    cells = (statement, f"[§{each.section}](#sources){document}", _WORDS[each.state], where)
+    cells = (statement, f"[§{each.section}](#sources){document}", _WORDS[each.state], each.balancers, where)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("``", "`") for cell in cells) + " |"
 
 
@@ -127,13 +133,15 @@ def markdown() -> str:
     facts += absences()
     counts = {state: sum(each.state == state for each in facts) for state in _WORDS}
     lines = [(SUITE / "head.md").read_text().rstrip(), ""]
-    lines += [", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items()) + ".", ""]
+    lines += [", ".join(f"{counts[state]} {words}" for state, words in _WORDS.items()) + "."]
+    proven = Counter(each.balancers for each in facts)
+    lines += [f"{proven['both']} proven on both balancers, {proven['-']} need none.", ""]
     for part, rows in ROWS.items():
         lines += [f"## {part}", ""]
         for row, title in rows.items():
             mine = [each for each in facts if each.row == row]
             lines += [f"### {row}. {title[0].upper()}{title[1:]}" if title[0] != "`" else f"### {row}. {title}", ""]
-            lines += ["| fact | source | state | test |", "|---|---|---|---|", *map(_row, mine), ""]
+            lines += ["| fact | source | state | balancers | test |", "|---|---|---|---|---|", *map(_row, mine), ""]
     return "\n".join([*lines, (SUITE / "tail.md").read_text().rstrip(), ""])
 
 

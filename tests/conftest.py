@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from testbed.kernel import namespaces
+from testbed.kernel import namespaces, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,14 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line("markers", "fact(row, state): a fact of docs/azure-fidelity.md")
     config.addinivalue_line("markers", "ipvs: a trap of IPVS; not run for another backend")
+    config.addinivalue_line("markers", "unbalanced: the balancer plays no part in it; run for nftables only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is about IPVS belongs to a run with IPVS only."""
-    if config.getoption("--balancer") != "ipvs":
-        alien = [each for each in items if each.get_closest_marker("ipvs")]
-        config.hook.pytest_deselected(items=alien)
-        items[:] = [each for each in items if each not in alien]
+    """What is about IPVS belongs to a run with IPVS only; what needs no balancer is proven once, without it."""
+    alien = "unbalanced" if config.getoption("--balancer") == "ipvs" else "ipvs"
+    left_out = [each for each in items if each.get_closest_marker(alien)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [each for each in items if not each.get_closest_marker(alien)]
 
 
 def _present() -> set[str]:
@@ -139,11 +140,29 @@ def timing(request: pytest.FixtureRequest) -> Timing:
     return Timing(scale, patience=20 * slowness, silence=0.4 * slowness)
 
 
+@pytest.fixture(scope="session")
+def quick_start(balancer: str) -> Iterator[None]:
+    """With IPVS, in an emulated computer, the processes of labs are forked from one that has loaded what they need."""
+    if balancer == "nftables":
+        yield
+        return
+    from nursery import Nursery
+
+    nursery = Nursery()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "start_module", nursery.start_module)
+        yield
+    nursery.close()
+
+
 @pytest.fixture(scope="module")
-def labs(tmp_path_factory: pytest.TempPathFactory, balancer: str, timing: Timing) -> Iterator[Callable[..., Lab]]:
+def labs(
+    tmp_path_factory: pytest.TempPathFactory, balancer: str, timing: Timing, quick_start: None
+) -> Iterator[Callable[..., Lab]]:
     """Make labs for a whole module of the conformance suite; they are removed with it."""
     from labs import Lab
 
+    del quick_start
     made: list[Lab] = []
 
     def make(document: dict[str, Any] | None = None, *, healthy: bool = True) -> Lab:

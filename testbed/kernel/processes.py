@@ -6,6 +6,7 @@ import ctypes
 import os
 import select
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from testbed.kernel import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import IO
 
-__all__ = ["Process", "end", "identify", "inside", "own_module", "set_process_name"]
+__all__ = ["Process", "end", "identify", "inside", "own_module", "set_process_name", "start_module"]
 
 _PR_SET_NAME = 15
 
@@ -70,6 +72,22 @@ def own_module(name: str) -> tuple[list[str], dict[str, str]]:
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     return [sys.executable, "-m", name], os.environ | {"PYTHONPATH": path}
+
+
+def start_module(
+    name: str, *words: str, stdin: int | IO[bytes], stdout: int | IO[bytes], stderr: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start such a module with these arguments, in a session of its own."""
+    command, environment = own_module(name)
+    return subprocess.Popen(
+        [*command, *words],
+        env=environment,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd="/",
+        start_new_session=True,  # an interrupt from the keyboard is for the command, which passes it on
+    )
 
 
 def inside(inodes: Iterable[int]) -> tuple[Process, ...]:

@@ -38,17 +38,8 @@ def start(state: State, name: str, module: str, *words: str, config: str, proble
         DeadlineError: It does not begin to work.
     """
     log = state / f"{name}.log"
-    command, environment = processes.own_module(module)
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            [*command, *words],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            start_new_session=True,
-        )
+        child = processes.start_module(module, *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     process = processes.identify(child.pid)
     state.remember({name: Running(process, name, config)})
 

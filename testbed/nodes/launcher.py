@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from testbed.errors import LabError, TestbedError
+from testbed.kernel import processes
 from testbed.kernel.namespaces import enter
-from testbed.kernel.processes import identify, own_module, set_process_name
+from testbed.kernel.processes import identify, set_process_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,27 +81,18 @@ def launch(specs: Sequence[ProgramSpec]) -> tuple[Launched, ...]:
     """
     if not specs:
         return ()
-    command, environment = own_module("testbed.nodes.launcher")
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # an interrupt from the keyboard is for the command, which passes it on
-        env=environment,
-    ) as process:
+    pipe = subprocess.PIPE
+    with processes.start_module("testbed.nodes.launcher", stdin=pipe, stdout=pipe, stderr=pipe) as process:
         try:
-            answer, errors = process.communicate(
-                json.dumps([asdict(spec) for spec in specs]), timeout=2 * _READY_SECONDS
-            )
+            wanted = json.dumps([asdict(spec) for spec in specs]).encode()
+            answer, errors = process.communicate(wanted, timeout=2 * _READY_SECONDS)
         except BaseException:
             process.terminate()  # it ends those that it has started
             raise
     try:
         answers = json.loads(answer)
     except ValueError as error:
-        tail = errors[-_LOG_TAIL:].strip()
+        tail = errors.decode(errors="replace")[-_LOG_TAIL:].strip()
         raise LabError(f"the programs of {len(specs)} machines were not started: {tail}") from error
     failed = [each for each in answers if each["error"]]
     if failed:

@@ -20,16 +20,18 @@ State = Literal["same", "differs", "switchable"]
 _Test = TypeVar("_Test", bound="Callable[..., object]")
 
 
-def fact(*, row: int, state: State = "same") -> Callable[[_Test], _Test]:
+def fact(*, row: int, state: State = "same", balancer: bool = True) -> Callable[[_Test], _Test]:
     """Declare a test to be the proof of a fact.
 
     Args:
         row: Of the list of rows in ``scripts/fidelity.py``; the page is sorted by it.
         state: ``same`` as Azure, ``differs`` on purpose (the note says why), or ``switchable``.
+        balancer: False where the balancer plays no part: it is proven once, with nftables. Nothing that such a test
+            needs may depend on who picks the member of a flow.
     """
 
     def declare(test: _Test) -> _Test:
         marked: _Test = pytest.mark.fact(row=row, state=state)(test)
-        return marked
+        return marked if balancer else pytest.mark.unbalanced(marked)
 
     return declare

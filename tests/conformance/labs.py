@@ -342,6 +342,8 @@ class Lab:
                     for asker in ready:
                         asker.recv(64)
                         waiting.pop(asker.getsockname()[1], None)
+                    if not waiting:
+                        break
                     ready, _, _ = select.select(list(waiting.values()), [], [], self.timing.silence / 4)
                 return len(waiting)
 

@@ -91,7 +91,7 @@ def winner(lab: Lab, destination: str) -> str:
     return f"{hop.route.source} {hop.route.address_prefix} {hop.route.next_hop_type}"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_the_longest_prefix_wins_whatever_its_source(routes: Routes) -> None:
     """The route with the longest prefix is used, whatever its source: a system route can beat a shorter user route.
 
@@ -104,7 +104,7 @@ def test_the_longest_prefix_wins_whatever_its_source(routes: Routes) -> None:
     assert way(lab, "one", NEIGHBOUR) == "nva"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_user_beats_bgp_beats_system(routes: Routes) -> None:
     """On equal prefixes a user route beats a gateway's (BGP) one, and that one a system route; losers are Invalid.
 
@@ -121,7 +121,7 @@ def test_user_beats_bgp_beats_system(routes: Routes) -> None:
     assert states == {("Default", "Invalid"), ("VirtualNetworkGateway", "Invalid")}
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_the_virtual_networks_own_route_beats_longer_ones_of_bgp(routes: Routes) -> None:
     """System routes of the virtual network and its peers are used even when a BGP route is more specific.
 
@@ -132,7 +132,7 @@ def test_the_virtual_networks_own_route_beats_longer_ones_of_bgp(routes: Routes)
     assert way(lab, "one", NEIGHBOUR) == "direct"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_a_route_for_the_own_prefix_captures_traffic_inside_the_subnet(routes: Routes) -> None:
     """There is no route for the own subnet: a user route for the virtual network takes what neighbours send each other.
 
@@ -142,7 +142,7 @@ def test_a_route_for_the_own_prefix_captures_traffic_inside_the_subnet(routes: R
     assert way(lab, "one", NEIGHBOUR) == "nva"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_a_vnetlocal_route_exempts_the_own_subnet(routes: Routes) -> None:
     """A user route with next hop VnetLocal for the own subnet lets neighbours speak directly again.
 
@@ -153,7 +153,7 @@ def test_a_vnetlocal_route_exempts_the_own_subnet(routes: Routes) -> None:
     assert way(lab, "one", NEIGHBOUR) == "direct"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_none_drops(routes: Routes) -> None:
     """A route with next hop None drops, and nobody is told.
 
@@ -165,7 +165,7 @@ def test_none_drops(routes: Routes) -> None:
         assert not [each for each in tap.packets() if not each.sent]
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_propagation_of_gateway_routes_can_be_disabled(routes: Routes) -> None:
     """A route table with BGP route propagation disabled keeps the gateway's routes from its subnets.
 
@@ -179,7 +179,7 @@ def test_propagation_of_gateway_routes_can_be_disabled(routes: Routes) -> None:
     assert way(lab, "one", ONPREM) == "direct"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_a_default_user_route_takes_the_reserved_ranges_too(routes: Routes) -> None:
     """With a user route for 0.0.0.0/0 the system's None routes for reserved ranges are gone: it takes them as well.
 
@@ -190,7 +190,7 @@ def test_a_default_user_route_takes_the_reserved_ranges_too(routes: Routes) -> N
     assert way(lab, "one", ONPREM) == "nva"
 
 
-@fact(row=16)
+@fact(row=16, balancer=False)
 def test_unpeered_networks_may_have_the_same_addresses(routes: Routes) -> None:
     """Virtual networks that are not peered may overlap: each reaches its own machine with an address.
 

@@ -33,7 +33,7 @@ def holds(lab: Lab) -> list[float]:
     return [each.fields["until"] for each in lab.events() if each.event == "hold-down"]
 
 
-@fact(row=15)
+@fact(row=15, balancer=False)
 def test_a_flapping_member_is_held_down(lab: Lab) -> None:
     """Flapping probes: the platform waits longer before it brings the instance back, on purpose; no numbers are given.
 
@@ -61,7 +61,7 @@ def test_a_flapping_member_is_held_down(lab: Lab) -> None:
     assert back.held_until is None
 
 
-@fact(row=15, state="switchable")
+@fact(row=15, state="switchable", balancer=False)
 def test_no_hold_down_where_the_switch_says_so(lab: Lab) -> None:
     """How long the platform waits for a flapping instance is not documented.
 

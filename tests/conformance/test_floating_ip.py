@@ -101,7 +101,7 @@ def test_with_floating_ip_the_destination_is_the_frontend(on: Lab) -> None:
     assert {each.destination for each in answers} == {_CLIENT}
 
 
-@fact(row=7)
+@fact(row=7, balancer=False)
 def test_probes_go_to_the_network_interface(off: Lab, on: Lab) -> None:
     """Probes go to the address of the network interface, never to the frontend, floating IP or not.
 

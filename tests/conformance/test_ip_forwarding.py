@@ -49,7 +49,7 @@ def lab(labs: Callable[..., Lab]) -> Lab:
     return labs(document())
 
 
-@fact(row=18)
+@fact(row=18, balancer=False)
 def test_transit_is_dropped_before_the_guest(lab: Lab) -> None:
     """A network interface without IP forwarding gets nothing that is for others, although its guest would forward.
 
@@ -66,7 +66,7 @@ def test_transit_is_dropped_before_the_guest(lab: Lab) -> None:
     assert lab.connects("client", "10.0.1.9", 8080)  # what is for its own address arrives
 
 
-@fact(row=18)
+@fact(row=18, balancer=False)
 def test_a_foreign_source_does_not_leave(lab: Lab) -> None:
     """A network interface without IP forwarding sends from its own address only.
 

@@ -80,7 +80,7 @@ def with_second_interface(*pools: str) -> Document:
 BOTH = pytest.mark.parametrize("behaviour", ["2017-preview", "current"])
 
 
-@fact(row=21, state="switchable")
+@fact(row=21, state="switchable", balancer=False)
 def test_the_preview_wants_a_registration() -> None:
     """In the preview of 2017 a subscription has to register the feature `AllowILBAllPortsRule`; today it has not.
 
@@ -90,7 +90,7 @@ def test_the_preview_wants_a_registration() -> None:
     assert findings(hub_spoke()) == findings(hub_spoke(), "current") == []
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 @BOTH
 def test_ha_ports_needs_the_standard_sku(behaviour: str) -> None:
     """HA Ports needs the Standard SKU.
@@ -103,7 +103,7 @@ def test_ha_ports_needs_the_standard_sku(behaviour: str) -> None:
     assert about("HA Ports needs SKU Standard", findings(document, behaviour))
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 @BOTH
 def test_ha_ports_is_for_internal_frontends(behaviour: str) -> None:
     """HA Ports rules are for internal frontends, not for public ones.
@@ -115,7 +115,7 @@ def test_ha_ports_is_for_internal_frontends(behaviour: str) -> None:
     assert about("HA Ports rules are for internal frontends", findings(document, behaviour))
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 @BOTH
 @pytest.mark.parametrize("floating", [(True, True), (False, False), (True, False)])
 def test_a_frontend_holds_one_ha_ports_rule(behaviour: str, floating: tuple[bool, bool]) -> None:
@@ -128,7 +128,7 @@ def test_a_frontend_holds_one_ha_ports_rule(behaviour: str, floating: tuple[bool
     assert about("already has the HA Ports rule 'ha'", findings(document, behaviour))
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 @BOTH
 def test_floating_rules_share_a_pool_on_frontends_of_their_own(behaviour: str) -> None:
     """Several HA Ports rules with floating IP may share a pool, each with a frontend of its own; others may not.
@@ -144,7 +144,7 @@ def test_floating_rules_share_a_pool_on_frontends_of_their_own(behaviour: str) -
     assert about("without floating IP, and then no other rule", errors((True, False)))
 
 
-@fact(row=21, state="switchable")
+@fact(row=21, state="switchable", balancer=False)
 def test_floating_ip_lets_ha_ports_and_other_rules_share_a_pool_today() -> None:
     """HA Ports and other rules may share a pool if all have floating IP; in the preview of 2017 never.
 
@@ -159,7 +159,7 @@ def test_floating_ip_lets_ha_ports_and_other_rules_share_a_pool_today() -> None:
         assert about("is used by HA Ports and by another rule", found)
 
 
-@fact(row=21, state="switchable")
+@fact(row=21, state="switchable", balancer=False)
 def test_without_floating_ip_ha_ports_is_alone_on_its_balancer_today() -> None:
     """Since 2018 an HA Ports rule without floating IP excludes every other rule on its load balancer.
 
@@ -172,7 +172,7 @@ def test_without_floating_ip_ha_ports_is_alone_on_its_balancer_today() -> None:
     assert findings(with_second_rule(pool="others", floating=(True, True))) == []
 
 
-@fact(row=21, state="switchable")
+@fact(row=21, state="switchable", balancer=False)
 def test_without_floating_ip_instances_have_one_internal_balancer_today() -> None:
     """Since 2018 an HA Ports rule without floating IP excludes another internal load balancer for its instances.
 
@@ -189,7 +189,7 @@ def test_without_floating_ip_instances_have_one_internal_balancer_today() -> Non
     assert not about("no other internal load balancer", findings(document, "2017-preview"))
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 @BOTH
 def test_an_interface_is_behind_one_internal_balancer(behaviour: str) -> None:
     """A network interface is in pools of one internal load balancer.
@@ -204,7 +204,7 @@ def test_an_interface_is_behind_one_internal_balancer(behaviour: str) -> None:
     assert about("AnotherInternalLoadBalancerExists", findings(document, behaviour))
 
 
-@fact(row=21, state="switchable")
+@fact(row=21, state="switchable", balancer=False)
 def test_symmetry_with_several_interfaces_is_promised_today() -> None:
     """One appliance for both directions: in 2017 with a single network interface only, today with several as well.
 
@@ -215,7 +215,7 @@ def test_symmetry_with_several_interfaces_is_promised_today() -> None:
     assert findings(document, "current") == []
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 def test_symmetry_is_not_promised_across_frontends() -> None:
     """Even today there is no symmetry across two frontends, pools or load balancers; source NAT is the way out.
 
@@ -247,7 +247,7 @@ def many_rules(number: int) -> Document:
     return document
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 @pytest.mark.parametrize("number", [300, 301])
 def test_at_most_300_rules_reach_an_interface(number: int) -> None:
     """At most 300 rules reach a network interface.
@@ -260,7 +260,7 @@ def test_at_most_300_rules_reach_an_interface(number: int) -> None:
     assert len(found) == number - 300
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 @pytest.mark.parametrize("number", [600, 601])
 def test_at_most_600_frontends(number: int) -> None:
     """A load balancer has at most 600 frontends.
@@ -274,7 +274,7 @@ def test_at_most_600_frontends(number: int) -> None:
     assert len(found) == number - 600
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 def test_at_most_1500_rules() -> None:
     """A load balancer has at most 1,500 rules.
 
@@ -284,7 +284,7 @@ def test_at_most_1500_rules() -> None:
     assert not about("rules of a load balancer", over(many_rules(1500)))
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 @pytest.mark.parametrize("number", [1000, 1001])
 def test_at_most_1000_load_balancers(number: int) -> None:
     """There are at most 1,000 load balancers.
@@ -318,7 +318,7 @@ def big_pool(number: int) -> Document:
     return document
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 def test_at_most_5000_members() -> None:
     """A pool has at most 5,000 members.
 
@@ -328,7 +328,7 @@ def test_at_most_5000_members() -> None:
     assert "5,001 members of a pool: Azure's limit is 5,000" in found
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 def test_at_most_10000_members_behind_a_frontend() -> None:
     """The rules of a frontend lead to at most 10,000 members, a member counted once for each rule.
 
@@ -345,7 +345,7 @@ def test_at_most_10000_members_behind_a_frontend() -> None:
     assert over(document) == []
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 def test_at_most_500000_members_behind_all_frontends() -> None:
     """The rules of all frontends lead to at most 500,000 members, a member counted once for each rule.
 
@@ -358,7 +358,7 @@ def test_at_most_500000_members_behind_all_frontends() -> None:
     assert over(document) == []
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 @BOTH
 def test_one_ha_ports_rule_per_internal_frontend(behaviour: str) -> None:
     """An internal frontend has at most one HA Ports rule.
@@ -370,7 +370,7 @@ def test_one_ha_ports_rule_per_internal_frontend(behaviour: str) -> None:
     assert about("one frontend holds one HA Ports rule", findings(document, behaviour))
 
 
-@fact(row=22)
+@fact(row=22, balancer=False)
 @pytest.mark.parametrize(
     ("minutes", "severity", "words"),
     [

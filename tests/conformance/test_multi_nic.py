@@ -40,7 +40,7 @@ def trapped(lab: Lab) -> Iterator[None]:
         lab.wait_member("nva1", healthy=True)
 
 
-@fact(row=14)
+@fact(row=14, balancer=False)
 def test_guests_reach_the_platform_by_the_primary_interface(lab: Lab) -> None:
     """A guest learns its host route to 168.63.129.16 for the primary network interface only.
 
@@ -50,7 +50,7 @@ def test_guests_reach_the_platform_by_the_primary_interface(lab: Lab) -> None:
     assert [line.split()[:5] for line in routes] == [["168.63.129.16", "via", "10.0.3.1", "dev", "eth0"]]
 
 
-@fact(row=14)
+@fact(row=14, balancer=False)
 def test_a_probe_answered_by_another_interface_fails(lab: Lab) -> None:
     """An answer that leaves by another network interface than its probe came in on is lost: the probe fails.
 
@@ -72,7 +72,7 @@ def test_a_probe_answered_by_another_interface_fails(lab: Lab) -> None:
         assert "dev eth0" in lab.run("nva1", "ip", "route", "get", "168.63.129.16", "from", "10.0.1.4").stdout
 
 
-@fact(row=14)
+@fact(row=14, balancer=False)
 def test_a_rule_for_the_source_address_mends_it(lab: Lab) -> None:
     """A rule of the guest for its second address, with a table that leads out of that network interface, mends it.
 
@@ -97,7 +97,7 @@ def test_symmetry_holds_with_several_interfaces_and_one_frontend(lab: Lab) -> No
     assert set(lab.owners("web2", "10.1.0.4", PORTS).values()) == {"nva1", "nva2"}
 
 
-@fact(row=14)
+@fact(row=14, balancer=False)
 def test_set_up_survives_links_that_go_and_come(lab: Lab) -> None:
     """An appliance whose network interfaces were down answers its probes again when they are back.
 

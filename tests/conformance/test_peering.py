@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from documents import FIREWALL, machine, network, user_route
+from documents import FIREWALL, hub_spoke, machine, network, user_route
 from facts import fact
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 NVA = "10.0.1.4"
 WEB1, WEB2, ONPREM = "10.1.0.4", "10.2.0.4", "192.168.0.4"
+ALIEN = "10.9.9.9"
 
 
 def side(remote: str, **flags: bool) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def direct() -> dict[str, Any]:
     return {"route_tables": [{"name": name, "routes": []} for name in ("to-nva", "gateway")]}
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_peering_is_not_transitive(change: Callable[..., Lab]) -> None:
     """Two virtual networks that are peered with a third one do not reach each other by that.
 
@@ -96,7 +98,7 @@ def test_peering_is_not_transitive(change: Callable[..., Lab]) -> None:
     assert not lab.asks("web1", WEB2)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_a_peering_with_one_side_carries_nothing(change: Callable[..., Lab]) -> None:
     """Each virtual network has a side of its own; with one of them only, the peering is Initiated and nothing passes.
 
@@ -107,7 +109,7 @@ def test_a_peering_with_one_side_carries_nothing(change: Callable[..., Lab]) -> 
     assert lab.connects("web1", NVA, 8080)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_access_can_be_refused(change: Callable[..., Lab]) -> None:
     """Without `allow_virtual_network_access` the two virtual networks do not reach each other.
 
@@ -121,7 +123,7 @@ def test_access_can_be_refused(change: Callable[..., Lab]) -> None:
     assert lab.connects("web1", NVA, 8080)
 
 
-@fact(row=17, state="switchable")
+@fact(row=17, state="switchable", balancer=False)
 def test_forwarded_traffic_needs_a_flag(change: Callable[..., Lab]) -> None:
     """Without `allow_forwarded_traffic` a virtual network gets only what starts in the peer, nothing forwarded there.
 
@@ -143,6 +145,38 @@ def test_forwarded_traffic_needs_a_flag(change: Callable[..., Lab]) -> None:
 
 
 @fact(row=17)
+def test_the_flag_holds_for_what_goes_to_a_frontend(own_lab: Callable[..., Lab]) -> None:
+    """What is forwarded in a peer does not come to the members of a pool either, if its way leads to their frontend.
+
+    Source: azure.md §5, "Create, change, or delete a virtual network peering"
+    """
+    made = hub_spoke(1)
+    made["machines"][1]["network_interfaces"][0]["enable_ip_forwarding"] = True
+    made["peerings"][0]["allow_forwarded_traffic"] = False
+    lab = own_lab(made)
+    lab.run("web1", "ip", "address", "add", f"{ALIEN}/32", "dev", "lo")
+    with (
+        lab.tap("nva1") as tap,
+        lab.open("web1", socket.SOCK_DGRAM, 4000, ALIEN) as forwarded,
+        lab.open("web1", socket.SOCK_DGRAM, 4001, WEB1) as own,
+    ):
+
+        def arrives(sender: socket.socket) -> None:
+            end = sender.getsockname()
+            sender.sendto(b"there", (WEB2, 7))
+            lab.wait(
+                "it comes to the member", lambda: end in {(each.source, each.source_port) for each in tap.packets()}
+            )
+
+        forwarded.sendto(b"there", (WEB2, 7))
+        arrives(own)  # the same way, later
+        assert not [each for each in tap.packets() if each.source == ALIEN]
+        made["peerings"][0]["allow_forwarded_traffic"] = True
+        lab.up(made)
+        arrives(forwarded)
+
+
+@fact(row=17, balancer=False)
 def test_a_spoke_uses_the_hubs_gateway_when_both_sides_say_so(change: Callable[..., Lab]) -> None:
     """With `use_remote_gateways`, and `allow_gateway_transit` on the hub's side, a spoke uses the hub's gateway.
 
@@ -156,7 +190,7 @@ def test_a_spoke_uses_the_hubs_gateway_when_both_sides_say_so(change: Callable[.
     assert not lab.asks("onprem", WEB2)
 
 
-@fact(row=17)
+@fact(row=17, balancer=False)
 def test_the_gateway_subnets_table_decides_about_what_comes_in(change: Callable[..., Lab]) -> None:
     """User routes on the GatewaySubnet send what comes from on-premises to an appliance first.
 

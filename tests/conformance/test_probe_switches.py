@@ -41,7 +41,7 @@ def tcp_probe() -> dict[str, Any]:
     return {"protocol": "Tcp", "request_path": None, "number_of_probes": 3}
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_number_of_probes_has_no_effect(lab: Lab) -> None:
     """`number_of_probes` is not respected: an instance changes its state after one probe, whatever it says.
 
@@ -52,7 +52,7 @@ def test_number_of_probes_has_no_effect(lab: Lab) -> None:
     assert seconds_to_fall(lab) < INTERVAL / 2
 
 
-@fact(row=13, state="switchable")
+@fact(row=13, state="switchable", balancer=False)
 def test_number_of_probes_where_the_switch_says_so(lab: Lab) -> None:
     """Architecture guides count with three failed probes, though the count is not respected.
 
@@ -63,7 +63,7 @@ def test_number_of_probes_where_the_switch_says_so(lab: Lab) -> None:
     assert seconds_to_fall(lab) > INTERVAL
 
 
-@fact(row=13, state="switchable")
+@fact(row=13, state="switchable", balancer=False)
 @pytest.mark.parametrize(
     ("switch", "seconds"), [("Interval", INTERVAL), ("ThirtySeconds", 30), ("ThirtyOneSeconds", 31)]
 )
@@ -81,7 +81,7 @@ def test_the_timeout_of_http_probes(lab: Lab, switch: str, seconds: int) -> None
     assert float(value) / (1000 if unit == "ms" else 1) == pytest.approx(seconds * lab.timing.scale)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_stopped_machines_are_not_probed(lab: Lab) -> None:
     """Stopped virtual machines are not probed.
 

@@ -208,7 +208,7 @@ def services(labs: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory)
         yield made
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_a_tcp_probe_is_a_handshake_and_a_close(services: Services) -> None:
     """A TCP probe is a handshake and an orderly close; no data is sent. A completed handshake is a success.
 
@@ -226,7 +226,7 @@ def test_a_tcp_probe_is_a_handshake_and_a_close(services: Services) -> None:
     assert not any(packet.flags & RST for each in closed for packet in each)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_probes_come_from_the_platform_address(services: Services) -> None:
     """Probes come from 168.63.129.16.
 
@@ -238,7 +238,7 @@ def test_probes_come_from_the_platform_address(services: Services) -> None:
         assert set(services.listeners[name].peers) == {"168.63.129.16"}
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_a_refused_tcp_probe_fails(services: Services) -> None:
     """A reset is a failure of a TCP probe. Probes go to the instance's own address, never to a floating frontend.
 
@@ -247,7 +247,7 @@ def test_a_refused_tcp_probe_fails(services: Services) -> None:
     assert services.wait("own-address", healthy=False) == "connection refused"
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_the_first_success_after_the_start_is_enough(services: Services) -> None:
     """An instance is up with its first success after the start, whatever the threshold.
 
@@ -257,7 +257,7 @@ def test_the_first_success_after_the_start_is_enough(services: Services) -> None
     services.wait("one-in-three-3", healthy=True)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_fewer_failures_than_the_threshold_change_nothing(services: Services) -> None:
     """`probeThreshold: 3`: two failures in a row do not take an instance down.
 
@@ -267,7 +267,7 @@ def test_fewer_failures_than_the_threshold_change_nothing(services: Services) ->
     services.stays("one-in-three-3", healthy=True, probes=2)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_the_threshold_counts_failures_and_successes(services: Services) -> None:
     """`probeThreshold: 2`: two failures in a row take an instance down, and then one success does not bring it back.
 
@@ -279,7 +279,7 @@ def test_the_threshold_counts_failures_and_successes(services: Services) -> None
     services.stays("one-in-three-2", healthy=False, probes=3)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_as_many_successes_as_the_threshold_bring_it_back(services: Services) -> None:
     """`probeThreshold: 2`: two successes in a row bring an instance back.
 
@@ -294,7 +294,7 @@ def test_as_many_successes_as_the_threshold_bring_it_back(services: Services) ->
     assert all(one != other for one, other in itertools.pairwise(changes))
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 @pytest.mark.parametrize("status", STATUSES)
 def test_only_status_200_is_a_success(services: Services, status: int) -> None:
     """An HTTP probe succeeds with status 200 only: 201, 204 and redirects are failures like 404 and 503.
@@ -305,7 +305,7 @@ def test_only_status_200_is_a_success(services: Services, status: int) -> None:
     assert services.lab.member("server", f"status-{status}").healthy is (status == 200)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_redirects_are_not_followed(services: Services) -> None:
     """An HTTP probe does not follow a redirect.
 
@@ -317,7 +317,7 @@ def test_redirects_are_not_followed(services: Services) -> None:
     assert "/moved" not in asked
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_an_http_probe_names_no_host(services: Services) -> None:
     """An HTTP probe is a GET of the path; no host name is configured, so the request has the address alone.
 
@@ -329,7 +329,7 @@ def test_an_http_probe_names_no_host(services: Services) -> None:
     assert f"\r\nHost: {ADDRESS}\r\n" in request
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_an_explicit_answer_acts_at_once(services: Services) -> None:
     """An explicit HTTP answer acts at once in both directions, whatever the threshold: 200 up, another status down.
 
@@ -342,7 +342,7 @@ def test_an_explicit_answer_acts_at_once(services: Services) -> None:
     assert all(one != other for one, other in itertools.pairwise(changes))
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_an_explicit_answer_resets_the_count(services: Services) -> None:
     """Timeouts of an HTTP probe count up to the threshold, and a 200 in between begins the count anew.
 
@@ -352,7 +352,7 @@ def test_an_explicit_answer_resets_the_count(services: Services) -> None:
     services.stays("mostly-silent", healthy=True, probes=9)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_the_threshold_governs_timeouts_of_http(services: Services) -> None:
     """As many timeouts of an HTTP probe as the threshold says take an instance down, and one 200 brings it back.
 
@@ -369,7 +369,7 @@ def test_the_threshold_governs_timeouts_of_http(services: Services) -> None:
     services.wait("falls-silent", healthy=True)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_a_reset_is_a_failure_of_http(services: Services) -> None:
     """An HTTP probe whose connection is reset is a failure.
 
@@ -379,7 +379,7 @@ def test_a_reset_is_a_failure_of_http(services: Services) -> None:
     assert services.lab.member("server", "reset").healthy is False
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_the_timeout_of_http_is_the_interval_or_30_s(services: Services) -> None:
     """An HTTP answer has to come within the interval, and within 30 s if that is shorter.
 
@@ -392,7 +392,7 @@ def test_the_timeout_of_http_is_the_interval_or_30_s(services: Services) -> None
         assert True not in services.changes(name)
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_https_takes_certificates_that_nobody_trusts(services: Services) -> None:
     """HTTPS probes are HTTP probes in TLS. Who issued the certificate, for whom and for how long is not looked at.
 
@@ -405,7 +405,7 @@ def test_https_takes_certificates_that_nobody_trusts(services: Services) -> None
     assert services.lab.member("server", "unavailable").healthy is False
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 @pytest.mark.parametrize("name", ["weak", "weak-issuer"])
 def test_https_wants_sha_256_in_the_whole_chain(services: Services, name: str) -> None:
     """HTTPS probes fail when a certificate of the chain is signed with less than SHA-256.
@@ -416,7 +416,7 @@ def test_https_wants_sha_256_in_the_whole_chain(services: Services, name: str) -
     assert services.lab.member("server", name).healthy is False
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_https_has_no_client_certificate(services: Services) -> None:
     """HTTPS probes have no client certificate: a service that wants one fails its probe.
 
@@ -430,7 +430,7 @@ def test_https_has_no_client_certificate(services: Services) -> None:
     assert services.lab.member("server", "client-certificate").healthy is False
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 @pytest.mark.parametrize("port", [19, 21, 25, 70, 110, 119, 143, 220, 993])
 def test_some_ports_cannot_be_probed_over_http(port: int) -> None:
     """Ports 19, 21, 25, 70, 110, 119, 143, 220 and 993 cannot be probed over HTTP.
@@ -442,7 +442,7 @@ def test_some_ports_cannot_be_probed_over_http(port: int) -> None:
         assert any(f"port {port} cannot be probed" in each for each in found) is refused
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_the_interval_is_5_seconds_or_more() -> None:
     """The interval of a probe is 15 s by default and 5 s at least.
 

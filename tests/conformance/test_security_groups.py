@@ -130,7 +130,7 @@ def pings(lab: Lab, machine: str, address: str) -> bool:
             return False
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_the_first_rule_that_fits_decides(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """Rules are tried by priority, the lowest number first; the first that fits decides, whatever comes later.
 
@@ -145,7 +145,7 @@ def test_the_first_rule_that_fits_decides(flat_lab: Lab, server_with: Callable[.
     assert not flat_lab.connects("client", SERVER, 80)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_default_rules(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """A group without rules allows the virtual network both ways, and the way out to the internet.
 
@@ -157,7 +157,7 @@ def test_default_rules(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     assert flat_lab.connects("server", OUTSIDE)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_subnet_and_network_interface_both_have_to_allow(flat_lab: Lab) -> None:
     """A flow passes when the subnet's group and the network interface's both allow it, in both directions.
 
@@ -180,7 +180,7 @@ def test_subnet_and_network_interface_both_have_to_allow(flat_lab: Lab) -> None:
         flat_lab.up(flat())
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_answers_come_in_though_inbound_is_denied(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """Stateful: the answers to a flow that may go out come in whatever the inbound rules say. TCP, UDP and ICMP.
 
@@ -196,7 +196,7 @@ def test_answers_come_in_though_inbound_is_denied(flat_lab: Lab, server_with: Ca
     assert not pings(flat_lab, "client", SERVER)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_answers_go_out_though_outbound_is_denied(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """Stateful the other way round: answers to what may come in go out whatever the outbound rules say.
 
@@ -212,7 +212,7 @@ def test_answers_go_out_though_outbound_is_denied(flat_lab: Lab, server_with: Ca
     assert not pings(flat_lab, "server", CLIENT)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_a_change_of_rules_affects_new_flows_only(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """Flows that are there when a rule denies them go on, TCP and UDP; new ones do not pass.
 
@@ -232,7 +232,7 @@ def test_a_change_of_rules_affects_new_flows_only(flat_lab: Lab, server_with: Ca
         assert flat_lab.echoes(kept)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_errors_of_known_flows_and_later_fragments_pass(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """What belongs to a flow passes with it: ICMP errors that quote it, and the later fragments of its datagrams.
 
@@ -249,7 +249,7 @@ def test_errors_of_known_flows_and_later_fragments_pass(flat_lab: Lab, server_wi
     assert not flat_lab.asks("client", SERVER, text=b"f" * 4000)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_service_tags(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """`VirtualNetwork` is the virtual network's space, `Internet` what is outside of it.
 
@@ -263,7 +263,7 @@ def test_service_tags(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     assert flat_lab.connects("server", OUTSIDE)
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_a_default_route_widens_virtual_network_to_everything(flat_lab: Lab) -> None:
     """Prefixes of user-defined routes are part of `VirtualNetwork`: a route for 0.0.0.0/0 makes it everything.
 
@@ -283,7 +283,7 @@ def test_a_default_route_widens_virtual_network_to_everything(flat_lab: Lab) -> 
         flat_lab.up(flat())
 
 
-@fact(row=13)
+@fact(row=13, balancer=False)
 def test_probes_are_subject_to_security_groups(hub: Lab, hub_with: Callable[[Document], None]) -> None:
     """A probe that a network security group denies fails: `AzureLoadBalancer` is 168.63.129.16, its source.
 
@@ -360,7 +360,7 @@ def test_rules_see_the_members_address_not_the_frontends(own_lab: Callable[..., 
         assert lab.connects("web1", FRONTEND) is passes
 
 
-@fact(row=19)
+@fact(row=19, balancer=False)
 def test_hits_are_counted(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """Effective security rules of a network interface: those of its groups and Azure's own, in order of priority.
 
@@ -380,7 +380,7 @@ def test_hits_are_counted(flat_lab: Lab, server_with: Callable[..., None]) -> No
     assert hits["Outbound", 65000] == 0
 
 
-@fact(row=19, state="differs")
+@fact(row=19, state="differs", balancer=False)
 def test_logins_of_the_lab_are_not_filtered(flat_lab: Lab, server_with: Callable[..., None]) -> None:
     """A group that denies everything locks out whoever logs in over the network.
 
@@ -393,6 +393,7 @@ def test_logins_of_the_lab_are_not_filtered(flat_lab: Lab, server_with: Callable
         assert flat_lab.echoes(connection)
 
 
+@pytest.mark.unbalanced
 @pytest.mark.parametrize("seed", range(3))
 def test_the_kernel_decides_as_the_effective_rules_say(
     flat_lab: Lab, server_with: Callable[..., None], seed: int

@@ -175,7 +175,7 @@ def test_a_rule_for_a_port_in_transit(own_lab: Callable[..., Lab]) -> None:
         ([_port_rule("a", "Tcp", 80, 81, enable_floating_ip=True)], "with floating IP the port is kept"),
     ],
 )
-@fact(row=8)
+@fact(row=8, balancer=False)
 def test_rules_that_cannot_stand_together(labs: Callable[..., Lab], rules: list[dict[str, Any]], words: str) -> None:
     """Rules must lead to different backend ports of a pool; HA Ports stands beside others with floating IP only.
 
