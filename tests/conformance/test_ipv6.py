@@ -117,7 +117,7 @@ def test_a_probe_of_ipv6_takes_the_member_out_of_the_ipv6_rule_only(lab: Lab) ->
     assert set.union(*_carriers(lab, 4)) == set(_NVAS)
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 def test_probes_of_ipv6_come_from_the_router(lab: Lab) -> None:
     """Health probes of IPv6 members come from fe80::1234:5678:9abc, which is every machine's IPv6 router as well.
 
@@ -273,7 +273,7 @@ def test_admin_state_of_an_ipv6_member(own_lab: Callable[..., Lab]) -> None:
     lab.wait("the member gets flows again", lambda: lab.connects("client", _FRONTEND))
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 def test_machines_of_a_subnet_talk_by_way_of_the_platform(lab: Lab) -> None:
     """Machines of one subnet reach each other by the platform in IPv6 too, so that a route can capture their traffic.
 
@@ -289,7 +289,7 @@ def _errors(document: dict[str, Any], folder: Path) -> str:
     return "\n".join(str(each) for each in check(path)[1] if each.severity == "error")
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 def test_ipv6_subnets_are_of_one_size(tmp_path: Path) -> None:
     """An IPv6 subnet is exactly a /64; its first four addresses are Azure's own.
 
@@ -303,7 +303,7 @@ def test_ipv6_subnets_are_of_one_size(tmp_path: Path) -> None:
     assert "fd00:0:2::3 is reserved" in _errors(document, tmp_path)
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 def test_floating_ip_is_for_ipv4(tmp_path: Path) -> None:
     """Floating IP does not work for IPv6 on internal load balancers.
 
@@ -317,7 +317,7 @@ def test_floating_ip_is_for_ipv4(tmp_path: Path) -> None:
     assert "floating IP does not work for IPv6" in _errors(document, tmp_path)
 
 
-@fact(row=21)
+@fact(row=21, balancer=False)
 def test_the_preview_had_no_ipv6(tmp_path: Path) -> None:
     """In the preview of 2017 HA Ports was not available for IPv6.
 
