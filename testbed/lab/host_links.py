@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import TYPE_CHECKING
 
 from testbed.errors import InputError
@@ -53,10 +54,19 @@ def check(plan: Plan, taken: Collection[str]) -> None:
 
 def _used(netlink: Netlink, names: dict[int, str]) -> dict[str, str]:
     """What makes a network interface the computer's own, by its name."""
-    used = {link: f"the address {address}" for link, address in netlink.addresses(names)}
+    used = {
+        link: f"the address {address}"
+        for link, address in reversed(netlink.addresses(names))  # IPv4 is named first
+        if not _every_link_has(ip_interface(address))
+    }
     for link in netlink.default_links(names):
         used[link] = "the computer's default route"
     return used
+
+
+def _every_link_has(address: IPv4Interface | IPv6Interface) -> bool:
+    """Whether the kernel gives one to each link that comes up, whatever it is for."""
+    return address.version == 6 and address.is_link_local
 
 
 def _moved_already(thing: objects.Macvlan | objects.MovedLink) -> bool:
