@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import commands, documents
-from bench.figures import Figure, median
-from bench.throughput import SINK, frames, gigabits_per_second, packets_per_second, source_mac
-from testbed.kernel import namespaces, nft
+from bench import documents
+from bench.figures import Figure
+from bench.throughput import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["measure"]
 
-ROUNDS = 5
 NAMES = ("open", "guarded")
 
 
@@ -41,23 +37,8 @@ def _document(name: str, *, guarded: bool) -> dict[str, Any]:
 
 
 def measure() -> Iterable[Figure]:
-    """Both labs are up at once and are measured in turn; a first pass makes the flows known."""
-    packets: dict[str, list[float]] = {name: [] for name in NAMES}
-    gigabits: dict[str, list[float]] = {name: [] for name in NAMES}
-    with tempfile.TemporaryDirectory() as directory:
-        files = {name: documents.write(_document(name, guarded=name == "guarded"), Path(directory)) for name in NAMES}
-        with commands.lab_up(files["open"], "bench-open"), commands.lab_up(files["guarded"], "bench-guarded"):
-            prepared = {name: frames(source_mac(f"bench-{name}")) for name in NAMES}
-            for name in NAMES:
-                with namespaces.entered(f"bench-{name}-sink"):
-                    nft.run(SINK)
-                packets_per_second(f"bench-{name}", prepared[name])
-            for _ in range(ROUNDS):
-                for name in NAMES:
-                    packets[name].append(packets_per_second(f"bench-{name}", prepared[name]))
-                    gigabits[name].append(gigabits_per_second(f"bench-{name}"))
-    rate = {name: median(values) / 1_000 for name, values in packets.items()}
-    tcp = {name: median(values) for name, values in gigabits.items()}
+    """Without a group, and with one."""
+    rate, tcp = side_by_side({name: _document(name, guarded=name == "guarded") for name in NAMES})
     return [
         Figure("no network security group", rate["open"], "kpackets/s"),
         Figure("network security group at the receiver", rate["guarded"], "kpackets/s"),

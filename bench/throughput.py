@@ -6,8 +6,9 @@ import json
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +20,11 @@ from testbed.kernel.netlink import Netlink
 from testbed.traffic.rings import Sender
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-__all__ = ["SINK", "frames", "gigabits_per_second", "measure", "packets_per_second", "source_mac"]
+__all__ = ["SINK", "measure", "packets_per_second", "side_by_side", "source_mac"]
 
 ROUNDS = 5
 FLOWS = 2_000
@@ -97,30 +100,34 @@ def source_mac(lab: str) -> str:
         return next(link.mac for link in netlink.links() if link.name == "eth0")
 
 
+def side_by_side(made: Mapping[str, dict[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Thousands of packets per second, and gigabits of TCP, of each document (of the lab ``bench-NAME``): medians.
+
+    All labs are up at once and are measured in turn; a first pass makes the flows known to the NVAs.
+    """
+    packets: dict[str, list[float]] = {name: [] for name in made}
+    gigabits: dict[str, list[float]] = {name: [] for name in made}
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        for name, document in made.items():
+            stack.enter_context(commands.lab_up(documents.write(document, Path(directory)), f"bench-{name}"))
+        prepared = {name: frames(source_mac(f"bench-{name}")) for name in made}
+        for name in made:
+            with namespaces.entered(f"bench-{name}-sink"):
+                nft.run(SINK)
+            packets_per_second(f"bench-{name}", prepared[name])
+        for _ in range(ROUNDS):
+            for name in made:
+                packets[name].append(packets_per_second(f"bench-{name}", prepared[name]))
+                gigabits[name].append(gigabits_per_second(f"bench-{name}"))
+    rate = {name: median(values) / 1_000 for name, values in packets.items()}
+    return rate, {name: median(values) for name, values in gigabits.items()}
+
+
 def measure() -> list[Figure]:
-    """Both labs are up at once and are measured in turn; a first pass makes the flows known to the NVAs."""
-    packets: dict[str, list[float]] = {path: [] for path in PATHS}
-    gigabits: dict[str, list[float]] = {path: [] for path in PATHS}
-    with tempfile.TemporaryDirectory() as directory:
-        files = {
-            path: documents.write(documents.hub_and_spokes(f"bench-{path}", APPLIANCES, hop), Path(directory))
-            for path, hop in PATHS.items()
-        }
-        with (
-            commands.lab_up(files["balanced"], "bench-balanced"),
-            commands.lab_up(files["static"], "bench-static"),
-        ):
-            prepared = {path: frames(source_mac(f"bench-{path}")) for path in PATHS}
-            for path in PATHS:
-                with namespaces.entered(f"bench-{path}-sink"):
-                    nft.run(SINK)
-                packets_per_second(f"bench-{path}", prepared[path])
-            for _ in range(ROUNDS):
-                for path in PATHS:
-                    packets[path].append(packets_per_second(f"bench-{path}", prepared[path]))
-                    gigabits[path].append(gigabits_per_second(f"bench-{path}"))
-    rate = {path: median(values) / 1_000 for path, values in packets.items()}
-    tcp = {path: median(values) for path, values in gigabits.items()}
+    """Through the balancer, and by a static route."""
+    rate, tcp = side_by_side(
+        {path: documents.hub_and_spokes(f"bench-{path}", APPLIANCES, hop) for path, hop in PATHS.items()}
+    )
     return [
         Figure("balanced path", rate["balanced"], "kpackets/s"),
         Figure("static route through one NVA", rate["static"], "kpackets/s"),

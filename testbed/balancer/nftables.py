@@ -15,8 +15,8 @@ import numpy as np
 from testbed.balancer.base import MemberCounters, Update
 from testbed.balancer.preference import NOBODY, PreferenceTable
 from testbed.kernel.nft_elements import Elements, NftSocket
+from testbed.plan.replacement import BALANCER_TABLES
 from testbed.plan.ruleset.choice import pair_side
-from testbed.plan.ruleset.context import balancer_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ TABLE = "testbed"
 
 def preference_table(rule: Rule) -> PreferenceTable:
     """The preference table of a rule; members are named by machine and network interface."""
-    names = {member.id: f"{member.machine}/{member.network_interface}" for member in rule.members}
+    names = {member.id: member.key for member in rule.members}
     return PreferenceTable(rule.key, names, rule.buckets, pairs=not rule.hashes_ports)
 
 
@@ -51,7 +51,7 @@ def _fill(rule: Rule, eligible: frozenset[int]) -> str:
     owned = ", ".join(
         f"{' . '.join(map(str, key))} : {owner}" for key, owner in zip(keys, owners.tolist(), strict=True)
     )
-    table = balancer_table(rule.version)
+    table = BALANCER_TABLES[rule.version]
     return (
         f"add element {table} {rule.owner_map} {{ {owned} }}\n"
         f"add element {table} eligible_{rule.id} {{ {', '.join(map(str, present))} }}\n"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from testbed.balancer.nftables import TABLE
 from testbed.kernel.nft_elements import Elements, NftSocket
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["set_persistent"]
 
-_TABLE = "testbed"
-
 
 def set_persistent(rule: Rule, members: AbstractSet[int]) -> None:
     """Make it exactly these members, in the fabric's namespace.
@@ -25,7 +24,7 @@ def set_persistent(rule: Rule, members: AbstractSet[int]) -> None:
         LabError: The rule has no such set.
     """
     name = f"persistent_{rule.id}"
-    netlink = NftSocket(_TABLE, rule.version)
+    netlink = NftSocket(TABLE, rule.version)
     try:
         present = netlink.elements(name)
         gone, come = sorted(present - members), sorted(members - present)

@@ -76,11 +76,9 @@ def _row(counted: RuleCount) -> tuple[object, ...]:
 
 
 def _side(addresses: Addresses, ports: tuple[tuple[int, int], ...]) -> str:
-    return ",".join(addresses.words) + (f" port {','.join(_ranges(ports))}" if ports else "")
+    from testbed.topology.security import port_words
 
-
-def _ranges(ports: tuple[tuple[int, int], ...]) -> list[str]:
-    return [str(first) if first == last else f"{first}-{last}" for first, last in ports]
+    return ",".join(addresses.words) + (f" port {','.join(port_words(ports))}" if ports else "")
 
 
 def _tags(rules: tuple[RuleCount, ...]) -> dict[str, str]:
@@ -94,6 +92,8 @@ def _expanded(addresses: Addresses) -> str:
 
 
 def _to_json(counted: RuleCount) -> dict[str, Any]:
+    from testbed.topology.security import port_words
+
     rule = counted.rule
     return {
         "network_security_group": counted.group.name,
@@ -105,9 +105,9 @@ def _to_json(counted: RuleCount) -> dict[str, Any]:
         "protocol": rule.protocol.value,
         "source_address_prefixes": list(rule.source.words),
         "expanded_source_address_prefix": _expanded(rule.source),
-        "source_port_ranges": _ranges(rule.source_ports) or ["*"],
+        "source_port_ranges": port_words(rule.source_ports) or ["*"],
         "destination_address_prefixes": list(rule.destination.words),
         "expanded_destination_address_prefix": _expanded(rule.destination),
-        "destination_port_ranges": _ranges(rule.destination_ports) or ["*"],
+        "destination_port_ranges": port_words(rule.destination_ports) or ["*"],
         "hits": counted.hits,
     }

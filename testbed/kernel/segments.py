@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from testbed.kernel.packet_filter import attach
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from testbed.kernel.packet_filter import Instruction
 
 __all__ = ["ACK", "RST", "SYN", "Segment", "SegmentSocket"]
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 _OUTGOING = 4  # PACKET_OUTGOING
-_SO_ATTACH_FILTER = 26
 _SNAP = 0x4_0000
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _IPV6 = struct.Struct("!IHBB16s16s")
 _TCP = struct.Struct("!HHIIBBHHH")
-_INSTRUCTION = struct.Struct("=HBBI")
 _ETHERNET = 14
 _NUMBERS = 0xFFFF_FFFF
 
@@ -82,11 +83,11 @@ def _checksum(data: bytes) -> int:
     return total ^ 0xFFFF
 
 
-def _filter(ports: Iterable[tuple[int, int]]) -> bytes:
+def _filter(ports: Iterable[tuple[int, int]]) -> list[Instruction]:
     """Classic BPF that keeps TCP segments with one of these pairs of source and destination port."""
     words = [source << 16 | destination for source, destination in ports]
     count = len(words)
-    program = [
+    return [
         (0x28, 0, 0, 12),  # the EtherType
         (0x15, 5, 0, _ETH_P_IP),
         (0x15, 0, count + 10, _ETH_P_IPV6),
@@ -104,7 +105,6 @@ def _filter(ports: Iterable[tuple[int, int]]) -> bytes:
         (0x06, 0, 0, 0),
         (0x06, 0, 0, _SNAP),
     ]
-    return b"".join(_INSTRUCTION.pack(*each) for each in program)
 
 
 class SegmentSocket:
@@ -136,10 +136,7 @@ class SegmentSocket:
 
     def watch(self, ports: Iterable[tuple[int, int]]) -> None:
         """From now on, hear segments with these (source port, destination port)."""
-        program = _filter(ports)
-        buffer = ctypes.create_string_buffer(program, len(program))
-        described = struct.pack("@HP", len(program) // _INSTRUCTION.size, ctypes.addressof(buffer))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+        attach(self._socket, _filter(ports))
 
     def send(self, link: str, mac: str, source_mac: str, segment: Segment) -> None:
         """Send a segment out of a link, to a MAC address.

@@ -12,8 +12,7 @@ from testbed.lab import controller, daemons
 from testbed.lab.state import Running
 from testbed.plan import objects, virtual_services
 from testbed.plan.describe import title
-from testbed.plan.replacement import replacement
-from testbed.plan.ruleset.context import balancer_table
+from testbed.plan.replacement import BALANCER_TABLES, replacement
 from testbed.runtimes.registry import runtime
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from testbed.lab.changes import Change
     from testbed.lab.state import State
-    from testbed.plan.model import Plan
+    from testbed.plan.model import Plan, Rule
     from testbed.plan.objects import KernelObject
     from testbed.runtimes.base import Runtime
 
@@ -188,7 +187,7 @@ class Applier:
         """Make IPVS have these services; members that are eligible get their weights at once."""
         weights: dict[int, dict[str, int]] = {}
         with namespaces.entered(wanted.namespace), closing(ipvs.Ipvs()) as door:
-            eligible = self._eligible() if wanted.services else {}
+            eligible = self._eligible(self._plan.rules) if wanted.services else {}
             for rule in self._plan.rules:
                 given = virtual_services.weights(rule, eligible.get(rule.id, frozenset()), self._plan.scheduler)
                 weights |= dict.fromkeys(virtual_services.service_marks(rule), given)
@@ -205,27 +204,26 @@ class Applier:
                 return
             (table,) = ruleset.tables
             filled = self._eligible_now(table)
-            there = table in (line.removeprefix("table ") for line in nft.run("list tables").splitlines())
-            loaded = self._state.ruleset(table) if there else None
-            present = nft.chains((table,)) if there else None
+            present = nft.chains((table,))
+            loaded = self._state.ruleset(table) if present else None
             nft.run(replacement(table, loaded, ruleset.text, filled, present=present))
         self._state.write_ruleset(table, ruleset.text)
 
     def _eligible_now(self, table: str) -> str:
         """The elements of a table that make the members eligible that are so now; nobody, in a table that is new."""
-        rules = tuple(rule for rule in self._plan.rules if balancer_table(rule.version) == table)
+        rules = tuple(rule for rule in self._plan.rules if BALANCER_TABLES[rule.version] == table)
         if not rules:
             return ""
         from testbed.balancer import nftables  # with numpy, which a lab without rules does not need
 
-        return nftables.elements(rules, self._eligible())
+        return nftables.elements(rules, self._eligible(rules))
 
-    def _eligible(self) -> dict[int, frozenset[int]]:
+    def _eligible(self, rules: Iterable[Rule]) -> dict[int, frozenset[int]]:
         """Per rule, who is eligible in the fabric's table now."""
         from testbed.balancer import nftables
 
         eligible = {}
-        for rule in self._plan.rules:
+        for rule in rules:
             with suppress(LabError):  # a new rule has nobody yet
                 eligible[rule.id] = nftables.read_eligible(rule)
         return eligible

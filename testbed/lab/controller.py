@@ -38,7 +38,8 @@ def start(plan: Plan, state: State, digest: str) -> None:
         plan.rules,
         cables=cables(plan.rules, plan.machines),
         stopped=tuple(crashed),
-        **_backend(plan),
+        backend=plan.balancer,
+        scheduler=plan.scheduler,
     )
     state.write("controller.json", config.to_json())
 
@@ -51,10 +52,6 @@ def start(plan: Plan, state: State, digest: str) -> None:
 
     words = ("--config", str(state / "controller.json"))
     daemons.start(state, NAME, "testbed.probes.controller", *words, config=digest, problem=problem)
-
-
-def _backend(plan: Plan) -> dict[str, str]:
-    return {"backend": plan.balancer, "scheduler": plan.scheduler}
 
 
 def ask(state: State, operation: str, **fields: object) -> dict[str, Any] | None:

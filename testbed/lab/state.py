@@ -22,7 +22,7 @@ from testbed.deadline import wait_for
 from testbed.errors import InputError, LabError, MachineError, UnknownLabError
 from testbed.kernel import namespaces
 from testbed.kernel.processes import Process
-from testbed.plan.replacement import BALANCER_TABLE
+from testbed.plan.replacement import BALANCER_TABLES
 from testbed.runtimes.base import Place
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class State:
 
 
 def _ruleset_file(table: str) -> str:
-    return "ruleset.nft" if table == BALANCER_TABLE else f"{table.replace(' ', '-')}.nft"
+    return "ruleset.nft" if table == BALANCER_TABLES[4] else f"{table.replace(' ', '-')}.nft"
 
 
 def check_lab_name(name: str) -> None:

@@ -10,15 +10,15 @@ from testbed.plan import objects
 from testbed.plan.assembly import MAIN_TABLE, MTU, asking, fabric_routes, fabric_sysctls, machine_objects, steering
 from testbed.plan.cables import cables
 from testbed.plan.instances import Surroundings, container, dhcp, programs, virtual_machines
-from testbed.plan.model import IPv6Configuration, Machine, Member, NetworkInterface, Plan, Probe, Rule
+from testbed.plan.model import IPv6Configuration, Machine, Member, NetworkInterface, Plan, Probe, Rule, ip_versions
 from testbed.plan.network import Network
 from testbed.plan.numbers import Numbers, table_mark
 from testbed.plan.ruleset.context import PROBE_SOURCE, Fabric, InternetLink
 from testbed.plan.ruleset.table import fabric_ruleset
 from testbed.plan.security import effective_security
 from testbed.plan.security_ruleset import SECURITY_TABLE, security_ruleset
-from testbed.topology.lookup import Lookup
 from testbed.topology.model import ProbeProtocol
+from testbed.topology.peering import Connections
 from testbed.topology.runtimes import ExternalRuntime, NamespaceRuntime
 from testbed.topology.switches import AdminStateDown, HttpProbeTimeout, NumberOfProbes, SingleInstanceAllDown
 
@@ -62,7 +62,7 @@ def compile_plan(
     places = tuple(_places(topology, lab, numbers))
     interfaces = tuple(each for machine in (*machines, *places) for each in machine.network_interfaces)
     rules = tuple(_rules(topology, interfaces, numbers))
-    versions = (4, 6) if any(each.ipv6 for each in interfaces) else (4,)
+    versions = ip_versions(interfaces)
     networks = {each: _network(topology, interfaces, rules, numbers, each) for each in versions}
     outside = _internet(topology, lab, numbers)
     link = _internet_link(topology, networks[4], outside, numbers)
@@ -255,7 +255,7 @@ def _internet_link(
 
 
 def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], numbers: Numbers) -> Iterator[Rule]:
-    lookup, switches = Lookup(topology), topology.switches
+    connections, switches = Connections(topology), topology.switches
     for balancer in topology.load_balancers:
         frontends = {each.name: each for each in balancer.frontend_ip_configurations}
         probes = {each.name: each for each in balancer.probes}
@@ -304,7 +304,7 @@ def _rules(topology: model.Topology, interfaces: tuple[NetworkInterface, ...], n
                 drain_period_in_seconds=described.drain_period_in_seconds,
                 flows_end_alone=len(members) == 1
                 and switches.single_instance_all_down is SingleInstanceAllDown.FLOWS_END,
-                reaches=tuple(sorted(lookup.reachable(network))),
+                reaches=tuple(sorted(connections.reachable(network))),
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from testbed.plan import objects
+from testbed.plan.virtual_services import HASHED, ONE_PACKET
 
 if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
@@ -40,10 +41,9 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
         case objects.Neighbor():
             return f"ip neighbour replace {thing.address} lladdr {thing.mac} dev {thing.link} nud permanent"
         case objects.Route():
-            kind = "blackhole " if thing.kind == "blackhole" else ""
+            kind = "" if thing.kind == "unicast" else f"{thing.kind} "
             via = f" via {thing.gateway}" if thing.gateway else ""
             link = f" dev {thing.link}" if thing.link else ""
-            kind = "local " if thing.kind == "local" else kind
             onlink = " onlink" if thing.gateway else ""
             table = "" if thing.table == 254 else f" table {thing.table}"
             command = "ip -6 route" if ":" in thing.destination else "ip route"
@@ -66,8 +66,8 @@ def describe(thing: KernelObject) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
 
 
 def _virtual_service(service: objects.VirtualService) -> str:
-    once = " -o" if service.flags & 0x4 else ""
-    hashed = f" -b {service.scheduler}-port,{service.scheduler}-fallback" if service.flags & 0x18 else ""
+    once = " -o" if service.flags & ONE_PACKET else ""
+    hashed = f" -b {service.scheduler}-port,{service.scheduler}-fallback" if service.flags & HASHED else ""
     made = f"ipvsadm -A -f {service.mark} -s {service.scheduler}{hashed}{once}"
     return "; ".join([made, *(f"ipvsadm -a -f {service.mark} -r {each} -g -w 0" for each in service.destinations)])
 

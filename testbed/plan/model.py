@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from testbed.plan.objects import KernelObject
     from testbed.topology import model
 
-__all__ = ["Cable", "IPv6Configuration", "Machine", "Member", "NetworkInterface", "Plan", "Probe", "Rule"]
+__all__ = [
+    "Cable",
+    "IPv6Configuration",
+    "Machine",
+    "Member",
+    "NetworkInterface",
+    "Plan",
+    "Probe",
+    "Rule",
+    "ip_versions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,11 @@ class NetworkInterface:
     def subnet_key(self) -> str:
         """``virtual_network/subnet``."""
         return f"{self.virtual_network}/{self.subnet}"
+
+
+def ip_versions(interfaces: tuple[NetworkInterface, ...]) -> tuple[int, ...]:
+    """The IP versions that a lab with these network interfaces has: 4, and perhaps 6."""
+    return (4, 6) if any(each.ipv6 for each in interfaces) else (4,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +283,7 @@ class Plan:
     @property
     def versions(self) -> tuple[int, ...]:
         """The IP versions that the lab has: 4, and perhaps 6."""
-        return (4, 6) if any(each.ipv6 for each in self.interfaces) else (4,)
+        return ip_versions(self.interfaces)
 
     @property
     def interfaces(self) -> tuple[NetworkInterface, ...]:

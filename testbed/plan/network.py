@@ -161,7 +161,7 @@ class Network:
 
     def reachable(self, virtual_network: str) -> tuple[str, ...]:
         """The virtual network itself and those directly peered with it."""
-        return (virtual_network, *self._connections.neighbours(virtual_network))
+        return self._connections.reachable(virtual_network)
 
     def closed_peerings(self) -> tuple[ClosedPeering, ...]:
         """The peerings that let in only what starts in the peer; none when the switch says ``Permissive``."""

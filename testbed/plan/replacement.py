@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["BALANCER_TABLE", "BALANCER_TABLES", "chains", "declared", "replacement"]
+__all__ = ["BALANCER_TABLES", "chains", "declared", "replacement"]
 
-BALANCER_TABLE = "ip testbed"
-#: By IP version.
-BALANCER_TABLES = {4: BALANCER_TABLE, 6: "ip6 testbed"}
+#: The tables of the fabric that balance, by IP version.
+BALANCER_TABLES = {4: "ip testbed", 6: "ip6 testbed"}
 _DECLARATION = re.compile(r"^  (chain|map|set|counter|ct timeout) (\w+) \{", re.MULTILINE)
 #: Maps with fixed elements: they are filled anew, because an element cannot be changed in place.
 _FIXED = ("flows", "packets")

@@ -93,7 +93,7 @@ def _system_routes(
 def _gateway_routes(network: VirtualNetwork, connections: Connections) -> list[EffectiveRoute]:
     """What is outside Azure, as its gateway tells it to the virtual network."""
     gateway = connections.gateway(network.name)
-    where = gateway.subnet.partition("/")[0] if gateway else None
+    where = gateway.virtual_network if gateway else None
     return [
         EffectiveRoute("VirtualNetworkGateway", "Active", prefix, "VirtualNetworkGateway", virtual_network=where)
         for prefix in connections.on_premises_prefixes(network.name)
@@ -103,7 +103,7 @@ def _gateway_routes(network: VirtualNetwork, connections: Connections) -> list[E
 def _user_route(route: Route, network: VirtualNetwork, connections: Connections) -> EffectiveRoute:
     where = network.name if route.next_hop_type == "VnetLocal" else None
     if route.next_hop_type == "VirtualNetworkGateway" and (gateway := connections.gateway(network.name)):
-        where = gateway.subnet.partition("/")[0]
+        where = gateway.virtual_network
     return EffectiveRoute(
         "User",
         "Active",
@@ -141,9 +141,8 @@ def effective_routes(
         else route
         for route in told
     ]
-    if (
-        _EVERYTHING[version] in of_users
-    ):  # the example of "Virtual network traffic routing": Azure takes these routes away then
+    if _EVERYTHING[version] in of_users:
+        # The example of "Virtual network traffic routing": Azure takes these routes away then.
         system = [route for route in system if route.next_hop_type != "None"]
     stronger = of_users | {route.address_prefix for route in told if route.state == "Active"}
     return (*(_overridden(route) if route.address_prefix in stronger else route for route in system), *told, *user)

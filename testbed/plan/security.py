@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from testbed.plan.service_tags import Addresses, addresses, virtual_network_tag
+from testbed.topology.peering import Connections
 from testbed.topology.security import (
     SecurityRule,
     SecurityRuleAccess,
@@ -23,6 +24,7 @@ from testbed.topology.security import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from ipaddress import IPv4Network
 
     from testbed.plan.explain import Hop
     from testbed.plan.model import NetworkInterface, Plan
@@ -183,8 +185,7 @@ class Securities:
     """What all network interfaces of a lab obey."""
 
     def __init__(self, topology: Topology, plan: Plan) -> None:
-        interfaces = tuple(each for machine in plan.machines for each in machine.network_interfaces)
-        self.all = effective_security(topology, interfaces)
+        self.all = effective_security(topology, plan.interfaces)
         self._by_place = {(each.interface.machine, each.interface.address): each for each in self.all}
 
     def of(self, machine: str, address: str) -> InterfaceSecurity | None:
@@ -216,25 +217,26 @@ def effective_security(topology: Topology, interfaces: tuple[NetworkInterface, .
         for machine in topology.machines
         for i, each in enumerate(machine.network_interfaces)
     }
+    connections = Connections(topology)
     found = []
     for each in interfaces:
         if not each.subnet or each.on_premises:
             continue
         names = (("nic", own[each.machine, each.name]), ("subnet", subnets[each.subnet_key].network_security_group))
+        if not any(name for _, name in names):
+            continue
+        inside = virtual_network_tag(topology, connections, each)
         effective = tuple(
-            EffectiveGroup(name, association, tuple(_effective_rules(topology, each, groups[name].security_rules)))
+            EffectiveGroup(name, association, tuple(_effective_rules(inside, groups[name].security_rules)))
             for association, name in names
             if name
         )
-        if effective:
-            found.append(InterfaceSecurity(each, effective))
+        found.append(InterfaceSecurity(each, effective))
     return tuple(found)
 
 
-def _effective_rules(
-    topology: Topology, interface: NetworkInterface, rules: tuple[SecurityRule, ...]
-) -> Iterator[EffectiveRule]:
-    inside = virtual_network_tag(topology, interface)
+def _effective_rules(inside: tuple[IPv4Network, ...], rules: tuple[SecurityRule, ...]) -> Iterator[EffectiveRule]:
+    """Those of a group and Azure's own; ``inside`` is what ``VirtualNetwork`` stands for."""
     for rule in sorted(rules, key=lambda each: each.priority):
         yield EffectiveRule(
             rule.name,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from testbed.plan.numbers import LOGIN_MARK
 from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.plan.ruleset.text import block
-from testbed.topology.security import SecurityRuleDirection, SecurityRuleProtocol
+from testbed.topology.security import SecurityRuleDirection, SecurityRuleProtocol, port_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,6 +194,5 @@ def _ports(rule: EffectiveRule) -> list[str]:
         words.append("meta l4proto { tcp, udp }")
     for field, ports in (("sport", rule.source_ports), ("dport", rule.destination_ports)):
         if ports:
-            ranges = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
-            words.append(f"th {field} {{ {ranges} }}")
+            words.append(f"th {field} {{ {', '.join(port_words(ports))} }}")
     return words

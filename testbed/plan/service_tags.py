@@ -7,12 +7,12 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from testbed.plan.ruleset.context import PROBE_SOURCE
-from testbed.topology.peering import Connections
 from testbed.topology.security import ServiceTag, address_prefix
 
 if TYPE_CHECKING:
     from testbed.plan.model import NetworkInterface
     from testbed.topology.model import Topology
+    from testbed.topology.peering import Connections
 
 __all__ = ["Addresses", "addresses", "virtual_network_tag"]
 
@@ -45,13 +45,14 @@ class Addresses:
         return any(address in prefix for prefix in self.prefixes) != self.outside
 
 
-def virtual_network_tag(topology: Topology, interface: NetworkInterface) -> tuple[IPv4Network, ...]:
+def virtual_network_tag(
+    topology: Topology, connections: Connections, interface: NetworkInterface
+) -> tuple[IPv4Network, ...]:
     """What ``VirtualNetwork`` stands for in the rules of a network interface.
 
     Its virtual network, those peered with it, what is known behind a gateway, the platform's address, and the
     prefixes of the user-defined routes of its subnet: a route for 0.0.0.0/0 makes it everything.
     """
-    connections = Connections(topology)
     networks = {each.name: each for each in topology.virtual_networks}
     tables = {each.name: each.routes for each in topology.route_tables}
     here = networks[interface.virtual_network]

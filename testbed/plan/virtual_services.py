@@ -16,11 +16,11 @@ from testbed.plan.objects import VirtualService
 if TYPE_CHECKING:
     from testbed.plan.model import Member, Rule
 
-__all__ = ["FLAGS", "asks", "destination", "flow_address", "service_marks", "services", "weights"]
+__all__ = ["HASHED", "ONE_PACKET", "asks", "destination", "flow_address", "service_marks", "services", "weights"]
 
-#: Of IPVS: 0x8 falls back to another member when the hashed one has weight 0, 0x10 hashes the port as well.
-FLAGS = {"mh": 0x18, "sh": 0x18}
-_ONE_PACKET = 0x4  # ``ipvsadm -o``
+#: Flags of IPVS: 0x8 falls back to another member when the hashed one has weight 0, 0x10 hashes the port as well.
+HASHED = 0x18
+ONE_PACKET = 0x4  # ``ipvsadm -o``
 #: Datagrams leave no connection to count, so where TCP goes to whom has fewest, UDP takes turns.
 _WITHOUT_CONNECTIONS = {"lc": "rr", "wlc": "wrr"}
 #: 198.18.0.0/15 is set aside for measuring (RFC 2544); here it never leaves the fabric.
@@ -57,9 +57,9 @@ def services(rules: tuple[Rule, ...], scheduler: str) -> tuple[VirtualService, .
         if asks(rule):
             names = tuple(sorted(destination(member) for member in rule.members))
             tcp, udp = service_marks(rule)
-            flags = FLAGS.get(scheduler, 0)
+            flags = HASHED if scheduler in ("mh", "sh") else 0
             made.append(VirtualService(tcp, scheduler, flags, names))
-            made.append(VirtualService(udp, _WITHOUT_CONNECTIONS.get(scheduler, scheduler), flags | _ONE_PACKET, names))
+            made.append(VirtualService(udp, _WITHOUT_CONNECTIONS.get(scheduler, scheduler), flags | ONE_PACKET, names))
     return tuple(sorted(made, key=lambda each: each.mark))
 
 

@@ -28,7 +28,7 @@ from testbed.probes.flows import Flows
 from testbed.probes.health import eligible_members
 from testbed.probes.probers import Prober
 from testbed.probes.schedule import lateness, next_due, phases
-from testbed.probes.status import ControllerStatus, MemberStatus, member_status, rule_status
+from testbed.probes.status import ControllerStatus, MemberStatus, RuleStatus, member_status
 from testbed.probes.targets import Target, build_targets
 
 if TYPE_CHECKING:
@@ -296,7 +296,14 @@ class _Controller:
             )
 
         rules = tuple(
-            rule_status(rule, tuple(status(rule, member) for member in rule.members)) for rule in self._config.rules
+            RuleStatus(
+                rule.id,
+                rule.key,
+                rule.load_balancer,
+                rule.frontend,
+                tuple(status(rule, member) for member in rule.members),
+            )
+            for rule in self._config.rules
         )
         return ControllerStatus(self._config.lab, os.getpid(), self._started, rules)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from testbed.balancer.base import MemberCounters
-    from testbed.plan.model import Member, Rule
+    from testbed.plan.model import Member
     from testbed.probes.targets import Target
 
-__all__ = ["ControllerStatus", "MemberStatus", "RuleStatus", "member_status", "rule_status"]
+__all__ = ["ControllerStatus", "MemberStatus", "RuleStatus", "member_status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,6 @@ class ControllerStatus:
             for rule in values["rules"]
         )
         return cls(values["lab"], values["pid"], values["started"], rules)
-
-
-def rule_status(rule: Rule, members: tuple[MemberStatus, ...]) -> RuleStatus:
-    """A rule as it is told."""
-    return RuleStatus(rule.id, rule.key, rule.load_balancer, rule.frontend, members)
 
 
 def member_status(

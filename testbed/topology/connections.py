@@ -51,6 +51,11 @@ class VirtualNetworkGateway(Document):
     subnet: Reference
     """``virtual_network/GatewaySubnet``; that subnet's route table decides about what comes in."""
 
+    @property
+    def virtual_network(self) -> str:
+        """Where it stands."""
+        return self.subnet.partition("/")[0]
+
 
 class LocalNetworkGateway(Document):
     """A place outside Azure, connected to a gateway; a machine of its name stands for it (it runs ``echo``)."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from testbed.topology.model import Topology, TransportProtocol
 from testbed.topology.peering import Connections
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from ipaddress import IPv4Address, IPv6Address
 
     from testbed.topology.model import (
@@ -66,6 +68,12 @@ class InterfacePlace:
     def pools(self) -> tuple[str, ...]:
         """The pools that this address is a member of."""
         return (self.configuration or self.interface).backend_address_pools
+
+    @property
+    def all_pools(self) -> tuple[str, ...]:
+        """The pools of all addresses of the network interface."""
+        further = (pool for each in self.interface.ip_configurations for pool in each.backend_address_pools)
+        return (*self.interface.backend_address_pools, *further)
 
     @property
     def network(self) -> str:
@@ -152,6 +160,7 @@ class Lookup:
             for j, frontend in enumerate(balancer.frontend_ip_configurations)
         )
         self.frontend = {each.key: each for each in reversed(self.frontends)}
+        self._balancers = topology.load_balancers
         self.rules = tuple(
             RulePlace(("load_balancers", i, "load_balancing_rules", j), balancer, rule)
             for i, balancer in enumerate(topology.load_balancers)
@@ -175,7 +184,12 @@ class Lookup:
 
     def reachable(self, network: str) -> frozenset[str]:
         """The virtual network itself and those directly peered with it; peering is not transitive."""
-        return frozenset({network, *self.connections.neighbours(network)})
+        return frozenset(self.connections.reachable(network))
+
+    def rule_pairs(self) -> Iterator[tuple[RulePlace, RulePlace]]:
+        """Every two rules of one load balancer, in the order of the document."""
+        for balancer in self._balancers:
+            yield from combinations([each for each in self.rules if each.balancer is balancer], 2)
 
     def version(self, rule: RulePlace) -> int:
         """The IP version of a rule's frontend: 6, or 4."""

@@ -70,7 +70,7 @@ class Connections:
         for (here, there), side in self.connected.items():
             if side.allow_virtual_network_access and self.connected[there, here].allow_virtual_network_access:
                 self._neighbours.setdefault(here, []).append(there)
-        self._gateways = {each.subnet.partition("/")[0]: each for each in reversed(topology.virtual_network_gateways)}
+        self._gateways = {each.virtual_network: each for each in reversed(topology.virtual_network_gateways)}
         self._places: dict[str, list[LocalNetworkGateway]] = {}
         for place in topology.local_network_gateways:
             self._places.setdefault(place.virtual_network_gateway, []).append(place)
@@ -78,6 +78,10 @@ class Connections:
     def neighbours(self, virtual_network: str) -> tuple[str, ...]:
         """The virtual networks that this one reaches directly: both sides are there, and both allow it."""
         return tuple(self._neighbours.get(virtual_network, ()))
+
+    def reachable(self, virtual_network: str) -> tuple[str, ...]:
+        """The virtual network itself and those it reaches directly."""
+        return (virtual_network, *self.neighbours(virtual_network))
 
     def gateway(self, virtual_network: str) -> VirtualNetworkGateway | None:
         """The gateway in the virtual network; else that of the peer whose gateway it uses and may use."""

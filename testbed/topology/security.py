@@ -25,6 +25,7 @@ __all__ = [
     "ServiceTag",
     "address_prefix",
     "port_range",
+    "port_words",
 ]
 
 #: Every address, every port, every protocol.
@@ -138,3 +139,8 @@ def port_range(text: str) -> tuple[int, int]:
     if not low <= high <= _LAST_PORT:
         raise ValueError(text)
     return low, high
+
+
+def port_words(ranges: tuple[tuple[int, int], ...]) -> list[str]:
+    """The other way round: each as :func:`port_range` reads it."""
+    return [str(first) if first == last else f"{first}-{last}" for first, last in ranges]

@@ -6,7 +6,6 @@ Sockets are opened inside a namespace and stay there. Source: Documentation/netw
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import socket
 import struct
@@ -16,6 +15,7 @@ import numpy as np
 
 from testbed.errors import InputError, LabError, MachineError
 from testbed.kernel.namespaces import entered
+from testbed.kernel.packet_filter import Instruction, attach
 from testbed.traffic.frames import Frames
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["TCP_OR_UDP", "Capture", "Instruction", "Sender"]
-
-#: One classic BPF instruction: code, jump if true, jump if false, constant (linux/filter.h).
-Instruction = tuple[int, int, int, int]
 
 #: TCP or UDP in IPv4 that is no fragment, or right behind the header of IPv6. The constant of the last but one is how
 #: many bytes to keep: all.
@@ -54,7 +51,6 @@ _PACKET_VERSION = 10
 _PACKET_TX_RING = 13
 _PACKET_QDISC_BYPASS = 20
 _TPACKET_V2 = 1
-_SO_ATTACH_FILTER = 26
 _ETH_P_ALL = 3
 
 _STATUS_KERNEL = 0  # receiving: the slot is the kernel's; sending: the slot is free
@@ -173,18 +169,11 @@ class Capture(_Ring):
         super().__init__(namespace, nic, _PACKET_RX_RING, _power_of_two(_RECEIVE_OVERHEAD + snapshot), frames)
         try:
             if program:
-                self._attach(program)
+                attach(self._socket, program)
             self._socket.bind((nic, _ETH_P_ALL))
         except OSError as error:
             self.close()
             raise LabError(f"capture on {self._where}: {error.strerror}") from error
-
-    def _attach(self, program: Sequence[Instruction]) -> None:
-        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-        kept = ctypes.create_string_buffer(code)
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(kept))
-        )
 
     def _ready(self) -> int:
         """How many slots in a row, from the next one to the end of the ring, hold a frame."""

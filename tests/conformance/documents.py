@@ -12,6 +12,7 @@ __all__ = [
     "FRONTEND",
     "IDLE",
     "application",
+    "behind_a_router",
     "dual_stack",
     "hub_spoke",
     "machine",
@@ -205,3 +206,23 @@ def application(
         ],
         "machines": [*servers, machine("client", "net/clients", "10.20.3.4", IDLE)],
     }
+
+
+def behind_a_router(document: Document) -> Document:
+    """A hub and spokes with ``behind`` (10.2.1.5), which the second spoke reaches through the router ``gw``.
+
+    ``gw`` has eth0 (10.2.0.9) in the spoke's own subnet and eth1 (10.2.1.4) in that of ``behind``.
+    """
+    spoke2, hub = document["virtual_networks"][2], document["virtual_networks"][0]
+    spoke2["subnets"].append({"name": "inner", "address_prefix": "10.2.1.0/24", "route_table": "to-gw"})
+    hub["subnets"][0]["route_table"] = "to-inner"
+    document["route_tables"] += [
+        {"name": "to-inner", "routes": [user_route("inner", "10.2.1.0/24", "10.2.0.9")]},
+        {"name": "to-gw", "routes": [user_route("default", "0.0.0.0/0", "10.2.1.4")]},
+    ]
+    router = machine("gw", "spoke2/workload", "10.2.0.9", IDLE, enable_ip_forwarding=True)
+    router["network_interfaces"].append(
+        {"subnet": "spoke2/inner", "private_ip_address": "10.2.1.4", "enable_ip_forwarding": True}
+    )
+    document["machines"] += [router, machine("behind", "spoke2/inner", "10.2.1.5")]
+    return document

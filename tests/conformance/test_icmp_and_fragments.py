@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from documents import APP_FRONTEND, ECHO, IDLE, application, hub_spoke, machine, rule, user_route
+from documents import APP_FRONTEND, IDLE, application, behind_a_router, hub_spoke, machine, rule, user_route
 from facts import fact
 
 if TYPE_CHECKING:
@@ -25,20 +25,7 @@ _MORE, _DONT = 0x2000, 0x4000
 
 def _document(**switches: str) -> dict[str, Any]:
     """A hub and two spokes; ``behind`` is in the second one, behind the router ``gw``, whose far link has MTU 1300."""
-    document = hub_spoke()
-    spoke2, hub = document["virtual_networks"][2], document["virtual_networks"][0]
-    spoke2["subnets"].append({"name": "inner", "address_prefix": "10.2.1.0/24", "route_table": "to-gw"})
-    hub["subnets"][0]["route_table"] = "to-inner"
-    document["route_tables"] += [
-        {"name": "to-inner", "routes": [user_route("inner", "10.2.1.0/24", "10.2.0.9")]},
-        {"name": "to-gw", "routes": [user_route("default", "0.0.0.0/0", "10.2.1.4")]},
-    ]
-    router = machine("gw", "spoke2/workload", "10.2.0.9", IDLE, enable_ip_forwarding=True)
-    router["network_interfaces"].append(
-        {"subnet": "spoke2/inner", "private_ip_address": "10.2.1.4", "enable_ip_forwarding": True}
-    )
-    document["machines"] += [router, machine("behind", "spoke2/inner", _BEHIND, ECHO)]
-    return document | {"switches": switches}
+    return behind_a_router(hub_spoke()) | {"switches": switches}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from documents import APP_FRONTEND, IDLE, application, dual_stack, hub_spoke, machine, rule, user_route
+from documents import APP_FRONTEND, application, behind_a_router, dual_stack, hub_spoke, rule
 from facts import fact
 
 from testbed.lab import backend
@@ -35,20 +35,7 @@ _ECHO_REQUEST, _ECHO_REPLY, _TOO_BIG = 128, 129, 2
 
 def _document() -> dict[str, Any]:
     """The hub and two spokes in both versions; ``behind`` stands behind the router ``gw`` in the second spoke."""
-    document = hub_spoke()
-    spoke2, hub = document["virtual_networks"][2], document["virtual_networks"][0]
-    spoke2["subnets"].append({"name": "inner", "address_prefix": "10.2.1.0/24", "route_table": "to-gw"})
-    hub["subnets"][0]["route_table"] = "to-inner"
-    document["route_tables"] += [
-        {"name": "to-inner", "routes": [user_route("inner", "10.2.1.0/24", "10.2.0.9")]},
-        {"name": "to-gw", "routes": [user_route("default", "0.0.0.0/0", "10.2.1.4")]},
-    ]
-    router = machine("gw", "spoke2/workload", "10.2.0.9", IDLE, enable_ip_forwarding=True)
-    router["network_interfaces"].append(
-        {"subnet": "spoke2/inner", "private_ip_address": "10.2.1.4", "enable_ip_forwarding": True}
-    )
-    document["machines"] += [router, machine("behind", "spoke2/inner", "10.2.1.5")]
-    return dual_stack(document)
+    return dual_stack(behind_a_router(hub_spoke()))
 
 
 @pytest.fixture(scope="module")

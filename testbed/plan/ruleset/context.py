@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from testbed.plan.network import Interval, Network, SubnetView
     from testbed.topology.switches import Switches
 
-__all__ = ["PROBE_SOURCE", "PROBE_SOURCE_IPV6", "Fabric", "InternetLink", "balancer_table", "idle_seconds"]
+__all__ = ["PROBE_SOURCE", "PROBE_SOURCE_IPV6", "Fabric", "InternetLink", "idle_seconds"]
 
 #: Source of all health probes, and the platform's own address ("What is IP address 168.63.129.16?").
 PROBE_SOURCE = "168.63.129.16"
@@ -70,12 +70,7 @@ class Fabric:
     @property
     def table(self) -> str:
         """Family and name of the table that holds the rules."""
-        return balancer_table(self.version)
-
-
-def balancer_table(version: int) -> str:
-    """The table of the fabric that balances an IP version."""
-    return BALANCER_TABLES[version]
+        return BALANCER_TABLES[self.version]
 
 
 def idle_seconds(rule: Rule, time_scale: float) -> int:

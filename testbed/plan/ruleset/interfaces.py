@@ -60,10 +60,8 @@ def _peered(fabric: Fabric) -> list[str]:
     """What enters a virtual network by a peering that lets in only what starts in the peer."""
     checks: dict[str, list[str]] = {}
     for closed in fabric.network.closed_peerings():
-        if cables := ", ".join(_cables(fabric, closed)):
-            space = ", ".join(map(str, closed.space))
-            note = f"update @{NOT_FORWARDED} {{ oifname }} drop"
-            check = f"iifname {{ {cables} }} ip saddr != {{ {space} }} {note}"
+        if foreign := _foreign(fabric, closed):
+            check = f"{foreign} update @{NOT_FORWARDED} {{ oifname }} drop"
             checks.setdefault(closed.virtual_network, []).append(check)
     numbers = {name: number for number, name in enumerate(checks, 1)}
     ways = [
@@ -83,14 +81,19 @@ def _peered(fabric: Fabric) -> list[str]:
 def closed_to(fabric: Fabric, virtual_network: str) -> Iterator[str]:
     """The same, beforehand, for what the fabric itself sends on (IPVS does): it meets no hook for forwarding."""
     for closed in fabric.network.closed_peerings():
-        if closed.virtual_network == virtual_network and (cables := ", ".join(_cables(fabric, closed))):
-            space = ", ".join(map(str, closed.space))
-            yield f"iifname {{ {cables} }} ip saddr != {{ {space} }} drop"
+        if closed.virtual_network == virtual_network and (foreign := _foreign(fabric, closed)):
+            yield f"{foreign} drop"
 
 
-def _cables(fabric: Fabric, closed: ClosedPeering) -> Iterator[str]:
-    """Who in the peer can send what did not start there: what forwards, and its gateway if that is not used."""
-    for each in fabric.interfaces:
-        foreign = not closed.gateway if each.on_premises else each.enable_ip_forwarding
-        if each.virtual_network == closed.remote and foreign:
-            yield f'"{each.fabric_name}"'
+def _foreign(fabric: Fabric, closed: ClosedPeering) -> str:
+    """The match of what comes from the peer and did not start there; empty when nobody there can send such.
+
+    What forwards can, and the peer's gateway if that is not used.
+    """
+    cables = ", ".join(
+        f'"{each.fabric_name}"'
+        for each in fabric.interfaces
+        if each.virtual_network == closed.remote
+        and (not closed.gateway if each.on_premises else each.enable_ip_forwarding)
+    )
+    return f"iifname {{ {cables} }} ip saddr != {{ {', '.join(map(str, closed.space))} }}" if cables else ""

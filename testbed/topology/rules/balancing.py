@@ -95,12 +95,6 @@ def _floating(place: RulePlace) -> str:
     return "enabled" if place.rule.enable_floating_ip else "disabled"
 
 
-def _pairs(draft: Draft) -> Iterator[tuple[RulePlace, RulePlace]]:
-    """Every two rules of one load balancer, in the order of the document."""
-    for balancer in draft.topology.load_balancers:
-        yield from combinations([each for each in draft.lookup.rules if each.balancer is balancer], 2)
-
-
 def _what(place: RulePlace) -> str:
     return "the HA Ports rule" if place.ha_ports else "the rule"
 
@@ -113,7 +107,7 @@ def _same_ports(first: RulePlace, second: RulePlace) -> bool:
 
 def one_rule_per_frontend(draft: Draft) -> Iterator[Finding]:
     """A frontend has one rule for a protocol and port: so one HA Ports rule, floating or not, never both."""
-    for first, second in _pairs(draft):
+    for first, second in draft.lookup.rule_pairs():
         one, other = first.rule, second.rule
         same = (one.protocol, one.frontend_port) == (other.protocol, other.frontend_port)
         if first.frontend != second.frontend or not (same or (first.ha_ports and second.ha_ports)):
@@ -134,7 +128,7 @@ def one_rule_per_frontend(draft: Draft) -> Iterator[Finding]:
 
 def rules_of_a_pool(draft: Draft) -> Iterator[Finding]:
     """On one pool: HA Ports beside other rules only with floating IP; without it, each backend port once."""
-    for first, second in _pairs(draft):
+    for first, second in draft.lookup.rule_pairs():
         if first.pool != second.pool or draft.lookup.version(first) != draft.lookup.version(second):
             continue  # rules of two IP versions cannot share members, which is reported for these
         one, other = first.rule, second.rule
@@ -170,8 +164,7 @@ def one_balancer_per_interface(draft: Draft) -> Iterator[Finding]:
     """A network interface is in pools of one internal load balancer."""
     names = {each.name for each in draft.topology.load_balancers}
     for place in draft.lookup.interfaces:
-        further = [pool for each in place.interface.ip_configurations for pool in each.backend_address_pools]
-        balancers = [each.partition("/")[0] for each in (*place.interface.backend_address_pools, *further)]
+        balancers = [each.partition("/")[0] for each in place.all_pools]
         known = [name for name in dict.fromkeys(balancers) if name in names]
         if len(known) > 1:
             yield draft.error(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from testbed.topology.lookup import network_name
 from testbed.topology.peering import sides
 from testbed.topology.prefixes import inside
-from testbed.topology.wording import closest, one_of
+from testbed.topology.wording import suggestion
 from testbed.topology.words import GATEWAY_SUBNET
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from testbed.topology.draft import Draft
     from testbed.topology.findings import Finding
@@ -32,13 +32,6 @@ _SMALLEST = 29
 _EVERYTHING = IPv4Network("0.0.0.0/0")
 
 
-def _did_you_mean(name: str, names: Collection[str], otherwise: str) -> str:
-    near = closest(name, tuple(names))
-    if near:
-        return f"did you mean {near!r}?"
-    return f"use {one_of(tuple(names))}" if names else otherwise
-
-
 def peering_sides(draft: Draft) -> Iterator[Finding]:
     """A side names another virtual network, once, and has its other side there."""
     networks = draft.lookup.networks
@@ -53,7 +46,7 @@ def peering_sides(draft: Draft) -> Iterator[Finding]:
             yield draft.error(location, f"{here} is peered with itself", fix="name another virtual network")
         elif there not in networks:
             if not draft.lost(there, kind="virtual_networks"):
-                fix = _did_you_mean(there, networks, "add it to virtual_networks")
+                fix = suggestion(there, networks, "virtual_networks")
                 yield draft.error(location, f"there is no virtual network {there!r}", fix=fix)
         elif earlier is not side:
             message = f"{here}'s side of the peering with {there} is already on line {draft.line(earlier.location)}"
@@ -68,7 +61,7 @@ def peering_sides(draft: Draft) -> Iterator[Finding]:
 
 def gateway_transit(draft: Draft) -> Iterator[Finding]:
     """Who uses a peer's gateway may do so, has none of its own, and uses one only."""
-    gateways = {network_name(each.subnet): each for each in draft.topology.virtual_network_gateways}
+    gateways = {each.virtual_network: each for each in draft.topology.virtual_network_gateways}
     connected = draft.lookup.connections.connected
     using: dict[str, PeeringSide] = {}
     for side in sides(draft.topology):
@@ -151,7 +144,7 @@ def local_network_names(draft: Draft) -> Iterator[Finding]:
         here: Location = ("local_network_gateways", i)
         name = place.virtual_network_gateway
         if name not in gateways and not draft.lost(name, kind="virtual_network_gateways"):
-            fix = _did_you_mean(name, gateways, "add it to virtual_network_gateways")
+            fix = suggestion(name, gateways, "virtual_network_gateways")
             yield draft.error((*here, "virtual_network_gateway"), f"there is no gateway {name!r}", fix=fix)
         if place.name in machines:
             line = draft.line(("machines", machines[place.name]))

@@ -58,7 +58,7 @@ def mixed_pools_of_the_preview(draft: Draft) -> Iterator[Finding]:
     """In the preview, floating IP does not let HA Ports rules share a pool with others."""
     if not _preview(draft):
         return
-    for first, second in _pairs(draft):
+    for first, second in draft.lookup.rule_pairs():
         floating = first.rule.enable_floating_ip and second.rule.enable_floating_ip
         if first.pool == second.pool and first.ha_ports != second.ha_ports and floating:
             message = (
@@ -67,12 +67,6 @@ def mixed_pools_of_the_preview(draft: Draft) -> Iterator[Finding]:
             )
             fix = "give each kind of rule a pool of its own, or write azure_behaviour: current"
             yield draft.error((*second.location, "backend_address_pool"), message, fix=fix)
-
-
-def _pairs(draft: Draft) -> Iterator[tuple[RulePlace, RulePlace]]:
-    """Every two rules of one load balancer."""
-    for balancer in draft.topology.load_balancers:
-        yield from combinations([each for each in draft.lookup.rules if each.balancer is balancer], 2)
 
 
 def _strict(place: RulePlace) -> bool:
@@ -202,8 +196,6 @@ def _counted(draft: Draft) -> Iterator[tuple[Location, int, str, int, str | None
         what = "members behind all frontends of a load balancer, once for each rule"
         yield here, sum(reached), what, _CONFIGURATIONS, None
     for place in draft.lookup.interfaces:
-        further = [pool for each in place.interface.ip_configurations for pool in each.backend_address_pools]
-        pools = dict.fromkeys((*place.interface.backend_address_pools, *further))
-        number = sum(rules_of_a_pool[pool] for pool in pools)
+        number = sum(rules_of_a_pool[pool] for pool in dict.fromkeys(place.all_pools))
         code = "LoadBalancerRuleCountLimitReachedForNic"
         yield place.location, number, "rules that reach a network interface", _RULES_OF_AN_INTERFACE, code
