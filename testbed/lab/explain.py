@@ -12,6 +12,7 @@ from testbed.errors import InputError
 from testbed.kernel import conntrack, namespaces, nft
 from testbed.plan.compile import network_of
 from testbed.plan.explain import Hop, way
+from testbed.plan.replacement import BALANCER_TABLES
 from testbed.plan.security import Packet, Securities
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _until_blocked(
 
 
 def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], blocked: Blocked | None) -> ExplainedHop:
-    refused = _dropped(hop.refusal) if hop.refusal else None
+    refused = _dropped(hop.refusal, 6 if ":" in wanted[2] else 4) if hop.refusal else None
     if hop.rule is None:
         return ExplainedHop(hop, None, (), blocked, refused=refused)
     predicted = _name(hop.rule, _predicted(hop.rule, wanted))
@@ -101,9 +102,10 @@ def _explained(hop: Hop, wanted: tuple[int, str, str, int | None, int | None], b
     return ExplainedHop(hop, member, _candidates(hop.rule), blocked, predicted, refused)
 
 
-def _dropped(refusal: Refusal) -> int:
-    """Packets that the kernel has dropped for this reason, at this cable."""
-    listed = next(each["set"] for each in nft.list_table(f"list set ip testbed {refusal.counted_in}") if "set" in each)
+def _dropped(refusal: Refusal, version: int) -> int:
+    """Packets of an IP version that the kernel has dropped for this reason, at this cable."""
+    said = nft.list_table(f"list set {BALANCER_TABLES[version]} {refusal.counted_in}")
+    listed = next(each["set"] for each in said if "set" in each)
     found = [each["elem"] for each in listed.get("elem", ()) if each["elem"]["val"] == refusal.cable]
     return sum(int(each["counter"]["packets"]) for each in found)
 

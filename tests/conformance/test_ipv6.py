@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from documents import APP_FRONTEND, application, behind_a_router, dual_stack, hub_spoke, rule
+from documents import (
+    APP_FRONTEND,
+    FIREWALL,
+    application,
+    behind_a_router,
+    dual_stack,
+    hub_spoke,
+    machine,
+    rule,
+    user_route,
+)
 from facts import fact
 
 from testbed.lab import backend
@@ -312,3 +322,25 @@ def test_the_preview_had_no_ipv6(tmp_path: Path) -> None:
     """
     document = dual_stack(hub_spoke()) | {"azure_behaviour": "2017-preview"}
     assert "HA Ports rules were for IPv4 only" in _errors(document, tmp_path)
+
+
+@fact(row=18, balancer=False)
+def test_transit_of_ipv6_is_dropped_before_the_guest(own_lab: Callable[..., Lab]) -> None:
+    """A network interface without IP forwarding gets nothing in IPv6 either that is for others.
+
+    Source: azure.md §5, "Create, change, or delete a network interface"
+    Note: The lab counts what it drops per IP version; `testbed explain` names the interface and the count.
+    """
+    document = hub_spoke(1)
+    document["route_tables"][0]["routes"].append(user_route("beyond", "10.9.0.0/24", "10.0.1.9"))
+    document["machines"].append(machine("gate", "hub/nva", "10.0.1.9", FIREWALL))
+    lab = own_lab(dual_stack(document))
+    there = "fd00:0:9::4"
+    asked = ("web1", IPv6Address(there), "udp", None, None)
+    (first,) = lab.explain(*asked)
+    with lab.tap("gate") as tap:
+        assert not lab.asks("web1", there)
+        assert not [each for each in tap.packets() if each.destination == there]
+    (after,) = lab.explain(*asked)
+    assert "gate does not forward" in after.hop.refusal.reason
+    assert after.refused > first.refused == 0
