@@ -93,9 +93,9 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     if fabric.switches.icmp is Transport.DROP:  # what tells of a flow goes with the flow all the same
         lines.append('meta l4proto icmp ct state != related drop comment "ICMP is not balanced"')
     lines += [
+        f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",  # most packets end here
         f"tcp flags & (syn | ack) != syn ct mark {kept} meta mark set ct mark goto steered_{rule.id}",
         *strangers(rule),
-        f"ct mark @eligible_{rule.id} meta mark set ct mark goto steered_{rule.id}",
         f"ct state related ct mark != 0 meta mark set ct mark goto steered_{rule.id}",
         *pick(rule),
         f'meta mark & {TABLE_MASK:#010x} != 0 drop comment "no member is eligible"',
