@@ -160,7 +160,8 @@ class FlowIndex:
         self._lists: dict[Transport, tuple[npt.NDArray[np.uint64], Numbers]] = {}
         for protocol in Transport:
             chosen = np.flatnonzero(protocols == protocol).astype(np.int64)
-            order = chosen[np.argsort(words[chosen])]
+            # NumPy's default sort uses AVX2, which QEMU 7.2 emulates wrongly: in such a guest flows would not be found.
+            order = chosen[np.argsort(words[chosen], kind="stable")]
             self._lists[protocol] = (words[order], order)
 
     def _find(self, protocol: Transport, words: npt.NDArray[np.uint64]) -> Numbers:
