@@ -16,7 +16,7 @@ from conftest import ROOT, inside, testbed
 from testbed.deadline import wait_for
 from testbed.kernel import processes
 from testbed.runtimes import qmp
-from testbed.runtimes.accelerator import QEMU
+from testbed.runtimes.accelerator import QEMU, trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +41,12 @@ def command_lines() -> Iterator[str]:
             words = path.read_bytes().decode(errors="replace").split("\0")
             if words[0] == QEMU:
                 yield words[words.index("-name") + 1] if "-name" in words else ""
+
+
+def test_the_trial_of_an_accelerator_passes_where_a_guest_runs() -> None:
+    """Emulation runs every guest, this one as well; so what KVM makes of it says something about KVM."""
+    assert trial("-accel", "tcg") == ""
+    assert "no-such-accelerator" in trial("-accel", "no-such-accelerator")
 
 
 def document(folder: Path, *runtimes: str, ready: str = READY) -> Path:

@@ -61,8 +61,11 @@ def test_the_tail_of_a_log() -> None:
 
 @pytest.fixture
 def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A program in QEMU's place, which a test writes."""
+    """A program in QEMU's place, which a test writes, on a processor that has what KVM needs."""
     path = tmp_path / "qemu"
+    flags = tmp_path / "cpuinfo"
+    flags.write_text("flags\t\t: fpu vme svm avx\n")
+    monkeypatch.setattr(accelerator, "_CPUINFO", flags)
     monkeypatch.setattr(accelerator, "QEMU", str(path))
     monkeypatch.setattr(Path, "exists", lambda _path: True)
     accelerator.why_no_kvm.cache_clear()
@@ -100,3 +103,12 @@ def test_otherwise_machines_are_emulated(
     with pytest.raises(MachineError, match=reason) as caught:
         accelerator.processor("kvm")
     assert "auto" in caught.value.fix
+
+
+def test_kvm_without_vmx_and_svm_is_none(qemu: Path, tmp_path: Path) -> None:
+    """There are paravirtual ones, which run the kernels made for them and no stock guest."""
+    write(qemu, f"exit {0x2A << 1 | 1}")
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu vme avx\n")
+    assert accelerator.processor("auto")[1].startswith("tcg")
+    with pytest.raises(MachineError, match="neither VMX nor SVM"):
+        accelerator.processor("kvm")
