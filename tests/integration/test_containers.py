@@ -146,6 +146,35 @@ def test_a_restart_gets_its_network_interfaces_back(stock: str) -> None:
     assert testbed("verify", stock, "symmetry", "--flows", "400", "--json").json["verdict"] == "pass"
 
 
+def test_a_network_security_group_holds_for_a_container(lab: Callable[..., str], tmp_path: Path) -> None:
+    """What a group denies does not get in, also not after a restart; probes that it denies are missed."""
+    path = document(tmp_path, f"{FORWARDS}, {SERVE}")
+    text = path.read_text().replace("10.0.1.0/24}", "10.0.1.0/24, network_security_group: nvas}", 1)
+    rule = "{name: closed, priority: 100, direction: Inbound, access: Deny, protocol: Icmp}"
+    path.write_text(f"{text}network_security_groups: [{{name: nvas, security_rules: [{rule}]}}]\n")
+    name = lab(path)
+
+    def answers() -> bool:
+        return testbed("exec", name, "web1", "--", "ping", "-c", "1", "-W", "1", "10.0.1.4", check=False).status == 0
+
+    assert not answers()
+    testbed("fault", name, "nva1", "reboot")
+    wait_for("nva1 is wired again", lambda: happened(name, "container", machine="nva1", state="wired"), seconds=20)
+    wait_healthy(name)
+    assert not answers()
+    path.write_text(
+        path.read_text().replace("protocol: Icmp", "protocol: Tcp, source_address_prefix: AzureLoadBalancer")
+    )
+    testbed("up", path, "--lab", name, "--time-scale", "0.02")
+    assert answers()
+    wait_for("its probes are missed", lambda: not member_up(name), seconds=20)
+
+
+def member_up(lab: str) -> bool:
+    (member,) = testbed("status", lab, "--json").json["load_balancers"][0]["members"]
+    return bool(member["healthy"])
+
+
 def wait_healthy(lab: str) -> None:
     def all_up() -> bool:
         members = testbed("status", lab, "--json").json["load_balancers"][0]["members"]
