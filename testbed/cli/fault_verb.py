@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from testbed.cli.output import print_json
     from testbed.cli.rights import need_rights
     from testbed.lab import faults, readiness
+    from testbed.lab.fault_record import Kind, active
     from testbed.lab.state import State
     from testbed.lab.up import load_plan_and_topology
 
@@ -51,10 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.clear:
         faults.recover(plan, topology, machine.name)
     else:
-        faults.inject(plan, machine.name, faults.Kind(arguments.kind))
-        if arguments.kind == faults.Kind.REBOOT and machine.runtime != "container":  # its keeper does it
+        faults.inject(plan, machine.name, Kind(arguments.kind))
+        if arguments.kind == Kind.REBOOT and machine.runtime != "container":  # its keeper does it
             readiness.configure(plan, topology, [machine])
-    now = faults.active(state).get(machine.name, [])
+    now = active(state).get(machine.name, [])
     if arguments.json:
         print_json({"machine": machine.name, "faults": now})
     else:

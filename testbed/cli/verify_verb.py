@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from testbed.cli.rights import need_rights
     from testbed.cli.verdicts import print_verdicts
     from testbed.lab.diagnosis import diagnose
-    from testbed.lab.faults import Kind
+    from testbed.lab.fault_record import Kind
     from testbed.lab.state import State
     from testbed.lab.up import load_plan_and_topology
     from testbed.lab.verification import Options, verify

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from testbed.errors import LabError
-from testbed.lab import daemons
+from testbed.lab import daemons, fault_record
 from testbed.plan.cables import cables
 from testbed.probes import control
 from testbed.probes.config import ControllerConfig
@@ -27,9 +27,7 @@ def start(plan: Plan, state: State, digest: str) -> None:
     Raises:
         LabError: It ended at once; the message holds the end of its log.
     """
-    from testbed.lab import faults  # which heals machines, and so starts what is here
-
-    crashed = (name for name, kinds in faults.active(state).items() if faults.Kind.CRASH in kinds)
+    crashed = (name for name, kinds in fault_record.active(state).items() if fault_record.Kind.CRASH in kinds)
     config = ControllerConfig(
         plan.lab,
         plan.fabric,

@@ -19,15 +19,14 @@ in the same way: an nftables table on the ingress of its network interfaces, wri
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from testbed.errors import InputError, LabError
 from testbed.kernel import namespaces, nft
 from testbed.kernel.netlink import Netlink
 from testbed.lab import controller, hogs, readiness
+from testbed.lab.fault_record import Kind, active, remember
 from testbed.lab.healing import heal
 from testbed.lab.state import State, locked
 from testbed.nodes import faults as responder
@@ -43,28 +42,9 @@ if TYPE_CHECKING:
     from testbed.runtimes.base import Runtime
     from testbed.topology.model import Topology
 
-__all__ = ["Kind", "active", "clear", "inject", "kinds", "recover", "unplug", "wire_rules", "write_wire"]
+__all__ = ["clear", "inject", "kinds", "recover", "unplug", "wire_rules", "write_wire"]
 
-_FILE = "faults.json"
 _WIRE_TABLE = ("netdev testbed_fault",)
-
-
-class Kind(StrEnum):
-    """What can be done to a machine."""
-
-    PROBE_DOWN = "probe-down"
-    PROBE_SILENT = "probe-silent"
-    FORWARDING_OFF = "forwarding-off"
-    CPU_HOG = "cpu-hog"
-    CRASH = "crash"
-    LINK_DOWN = "link-down"
-    FREEZE = "freeze"
-    REBOOT = "reboot"
-
-    @property
-    def data_path_dies(self) -> bool:
-        """Whether packets of established flows stop as well."""
-        return self not in (Kind.PROBE_DOWN, Kind.PROBE_SILENT, Kind.CPU_HOG)
 
 
 _ON_THE_WIRE = (Kind.PROBE_DOWN, Kind.PROBE_SILENT, Kind.FORWARDING_OFF, Kind.LINK_DOWN, Kind.FREEZE)
@@ -85,20 +65,6 @@ def _probed(machine: Machine) -> bool:
     return machine.program is not None or any(
         own.backend_address_pools for each in machine.network_interfaces for own in each.versions
     )
-
-
-def active(state: State) -> dict[str, list[str]]:
-    """Faults in force, by machine."""
-    with suppress(FileNotFoundError, ValueError):
-        found: dict[str, list[str]] = json.loads((state / _FILE).read_text())
-        return found
-    return {}
-
-
-def _remember(state: State, machine: str, faults: Iterable[str]) -> None:
-    known = active(state)
-    known[machine] = sorted(faults)
-    state.write(_FILE, json.dumps({name: each for name, each in known.items() if each}))
 
 
 def wire_rules(machine: Machine, faults: Iterable[str], probe_ports: Iterable[int]) -> str:
@@ -171,7 +137,7 @@ def inject(plan: Plan, machine_name: str, kind: Kind) -> None:
         raise InputError(f"machine {machine_name!r} has no fault {kind.value!r}", fix=fix)
     state, made_of, process = _parts(plan, machine)
     faults = {*active(state).get(machine_name, []), kind.value}
-    _remember(state, machine_name, faults - {Kind.REBOOT.value})  # that is over when it is done
+    remember(state, machine_name, faults - {Kind.REBOOT.value})  # that is over when it is done
     events.append(state.directory, "fault", machine=machine_name, kind=kind.value, action="inject")
     if kind in _ON_THE_WIRE:
         write_wire(plan, machine, faults)
@@ -249,5 +215,5 @@ def clear(plan: Plan, machine_name: str) -> None:
             responder.clear(state / f"{machine.name}.sock")
     heal(plan, machine)
     events.append(state.directory, "fault", machine=machine_name, action="clear")
-    _remember(state, machine_name, [])
+    remember(state, machine_name, [])
     controller.ask(state, "stopped", machine=machine_name, stopped=False)

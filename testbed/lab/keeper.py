@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from testbed.errors import DeadlineError, MachineError, TestbedError
 from testbed.kernel import namespaces
 from testbed.kernel.processes import set_process_name
-from testbed.lab import faults, healing, readiness
+from testbed.lab import fault_record, faults, healing, readiness
 from testbed.lab.state import Running, State, locked
 from testbed.lab.up import load_plan_and_topology
 from testbed.plan import objects
@@ -99,7 +99,7 @@ class _Keeper:
                 began = time.monotonic()
                 changed = healing.heal(plan, machine, start=False)
                 took = (time.monotonic() - began) * 1000
-                if in_force := faults.active(self._state).get(name):
+                if in_force := fault_record.active(self._state).get(name):
                     faults.write_wire(plan, machine, in_force)  # the new namespace knows nothing of them
             if changed:
                 self._event("container", machine=name, state="wired", duration_ms=round(took, 3))

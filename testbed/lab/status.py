@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.deadline import wait_for
 from testbed.kernel import namespaces
-from testbed.lab import controller
+from testbed.lab import controller, fault_record
 from testbed.lab.state import State
 from testbed.probes.status import ControllerStatus
 from testbed.runtimes.base import State as MachineState
@@ -123,15 +123,13 @@ class LabStatus:
 
 def read_status(plan: Plan) -> LabStatus:
     """Look at a lab once."""
-    from testbed.lab import faults
-
     state = State(plan.lab)
     answer = controller.ask(state, "status")
     status = ControllerStatus.from_json(answer) if answer else None
     members = _from_controller(plan, status) if status else _from_kernel(plan)
     running = {name: each.process for name, each in state.running().items()}
     pids = {name: each.pid for name, each in running.items()}
-    return LabStatus(plan, status, members, pids, faults.active(state), _machines(plan, state, running))
+    return LabStatus(plan, status, members, pids, fault_record.active(state), _machines(plan, state, running))
 
 
 def _machines(plan: Plan, state: State, running: dict[str, Process]) -> dict[str, MachineState]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from testbed.errors import LabExistsError, TestbedError
 from testbed.kernel import namespaces
-from testbed.lab import faults
+from testbed.lab import fault_record, faults
 from testbed.lab.apply import Applier, remove_namespaces
 from testbed.lab.changes import Change, difference
 from testbed.lab.down import remove, remove_disks
@@ -110,7 +110,7 @@ def up(
                 say(f"changed routes take effect in {delay:g} s (route_update_delay)")
                 steps.insert(0, compile_plan(slow, name, numbers, str(state.directory), folder=folder, images=images))
             changes = _converge(steps, old, state, new_record, loaded.text, checkpoint, delay)
-            for machine in set(faults.active(state)) & {each.name for each in plan.machines}:
+            for machine in set(fault_record.active(state)) & {each.name for each in plan.machines}:
                 faults.clear(plan, machine)  # a document says nothing of faults
         return Outcome(plan, changes, loaded.warnings)
 

@@ -10,6 +10,7 @@ from testbed.balancer.nftables import preference_table
 from testbed.balancer.prediction import pair_bucket
 from testbed.errors import InputError, LabError
 from testbed.lab import faults
+from testbed.lab.fault_record import Kind
 from testbed.lab.pairs import balanced_pairs, looping_pairs
 from testbed.lab.state import State
 from testbed.lab.status import read_status, wait_until_healthy
@@ -50,7 +51,7 @@ class Options:
 
     flows: int = 2000
     seed: int | None = None
-    fault: faults.Kind = faults.Kind.CRASH
+    fault: Kind = Kind.CRASH
     machine: str | None = None
 
 
@@ -176,7 +177,7 @@ class _Verification:
             slack_ms=max(500.0, bound * 100),
             data_path_dies=kind.data_path_dies,
             # A server that is killed has a kernel that resets its connections; an appliance just falls silent.
-            member_resets=kind is faults.Kind.CRASH and not any(rule.transit for rule in rules),
+            member_resets=kind is Kind.CRASH and not any(rule.transit for rule in rules),
             udp_moves=bool(eligible - {machine}),
         )
         return judge_failover(

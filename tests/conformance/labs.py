@@ -19,6 +19,7 @@ from testbed.kernel import conntrack, namespaces, nft
 from testbed.lab import faults
 from testbed.lab.down import down
 from testbed.lab.explain import explain
+from testbed.lab.fault_record import Kind
 from testbed.lab.readiness import configure
 from testbed.lab.state import State
 from testbed.lab.status import MemberState, read_status, wait_until_healthy
@@ -226,8 +227,8 @@ class Lab:
     # What is done to it
 
     def fault(self, machine: str, kind: str) -> None:
-        """Inject a fault (:class:`testbed.lab.faults.Kind`)."""
-        faults.inject(self.plan, machine, faults.Kind(kind))
+        """Inject a fault (:class:`testbed.lab.fault_record.Kind`)."""
+        faults.inject(self.plan, machine, Kind(kind))
 
     def recover(self, machine: str) -> None:
         """Take the machine's faults away."""

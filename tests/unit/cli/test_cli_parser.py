@@ -9,7 +9,7 @@ import pytest
 from testbed.cli import fault_verb, main, verify_verb
 from testbed.cli.parser import GROUPS, VERBS, parse, verb_module
 from testbed.errors import InputError
-from testbed.lab.faults import Kind
+from testbed.lab.fault_record import Kind
 from testbed.lab.verification import CHECKS
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from testbed.lab.faults import Kind, kinds, wire_rules
+from testbed.lab.fault_record import Kind
+from testbed.lab.faults import kinds, wire_rules
 from testbed.plan.model import Machine, NetworkInterface
 
 
