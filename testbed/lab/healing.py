@@ -30,6 +30,8 @@ def _belongs(thing: KernelObject, plan: Plan, machine: Machine) -> bool:
             return any(f".{name}." in thing.key for name in cables)
         case objects.Veth():
             return thing.name in cables
+        case objects.Ruleset():  # before Linux 6.16 the chain of a cable's device goes with it
+            return any(f'device "{name}"' in thing.text for name in cables)
     return getattr(thing, "link", None) in cables
 
 

@@ -77,6 +77,16 @@ def test_a_lab_with_groups_lives(lab: Callable[..., str], document: Path) -> Non
     assert testbed(*again, "--json").json["changes"] == 0
 
 
+def test_a_cable_that_comes_back_has_its_groups(lab: Callable[..., str]) -> None:
+    """Whatever brings it back: here the restart of its machine. (Before Linux 6.16 a device takes its chain along.)"""
+    name = lab("network-security-groups", time_scale=0.2)
+    assert not reaches(name, "guest", "10.2.0.4")
+    inside(f"{name}-fabric", "ip", "link", "delete", "web2-eth0")
+    testbed("fault", name, "web2", "reboot")
+    assert reaches(name, "web2", "10.1.0.4")
+    assert not reaches(name, "guest", "10.2.0.4")
+
+
 def test_what_a_rule_denies_is_told_and_counted(lab: Callable[..., str]) -> None:
     """``explain`` names the rule, ``security`` counts what it dropped."""
     name = lab("network-security-groups")
