@@ -41,6 +41,7 @@ _ETH_P_ALL = 0x0003
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 _FRAGMENT = 44  # IPv6 extension header
 _SO_RCVBUFFORCE = 33
+_PROTOCOLS = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,11 @@ class Tap:
                         self._packets.append(packet)
         return self._packets
 
-    def members_of(self, source: str, source_port: int) -> set[str]:
-        """The machines that packets with this end, in either direction, came to."""
+    def members_of(self, source: str, source_port: int, kind: socket.SocketKind | None = None) -> set[str]:
+        """The machines that packets with this end, in either direction, came to; of one kind of socket or of any."""
         end = (source, source_port)
-        return {each.machine for each in self.packets() if not each.sent and end in each.flow[1]}
+        packets = (each for each in self.packets() if not each.sent and end in each.flow[1])
+        return {each.machine for each in packets if kind is None or each.protocol == _PROTOCOLS[kind]}
 
 
 class Lab:

@@ -78,7 +78,7 @@ def test_a_lab_with_groups_lives(lab: Callable[..., str], document: Path) -> Non
 
 
 def test_a_cable_that_comes_back_has_its_groups(lab: Callable[..., str]) -> None:
-    """Whatever brings it back: here the restart of its machine. (Before Linux 6.16 a device takes its chain along.)"""
+    """Whatever brings it back: here the restart of its machine; before Linux 6.16 a device takes its chain along."""
     name = lab("network-security-groups", time_scale=0.2)
     assert not reaches(name, "guest", "10.2.0.4")
     inside(f"{name}-fabric", "ip", "link", "delete", "web2-eth0")
