@@ -260,8 +260,9 @@ class Lab:
         """A socket in a machine's namespace, bound to a port (0: any), with the lab's patience as its timeout."""
         with namespaces.entered(self.plan.machine(machine).namespace):
             made = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, kind)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.settimeout(self.timing.patience)
+        if port:  # without one the kernel would give two sockets that allow it the same port now and then
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if port or address:
             made.bind((address, port))
         return made
