@@ -89,7 +89,7 @@ def _distribution(check: DistributionResult) -> Iterator[str]:
         f"{name} {100 * count / total:.1f} % ({100 * check.expected.get(name, 0) / whole:.1f} % expected)"
         for name, count in check.per_member.items()
     )
-    yield f"{counted(check.flows, 'flow')}, chi-square {check.chi_square:.2f}, p = {check.p_value:.3g}"
+    yield f"{counted(check.flows, 'flow')} of {check.rule}, chi-square {check.chi_square:.2f}, p = {check.p_value:.3g}"
 
 
 def _failover(check: FailoverResult, time_scale: float) -> Iterator[str]:

@@ -107,7 +107,7 @@ class _Verification:
             for number, share in _shares(rule, _eligible(status, rule), measured).items():
                 shares[names[number]] = share
             counts = count_per_member(measured, rule.id)
-            checks.append(judge_distribution({name: counts.get(name, 0) for name in shares}, shares))
+            checks.append(judge_distribution(rule.key, {name: counts.get(name, 0) for name in shares}, shares))
         return checks
 
     def victim(self) -> str:

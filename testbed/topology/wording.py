@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
@@ -30,10 +31,10 @@ _RUNTIMES: Mapping[object, type[BaseModel]] = {
 }
 
 
-def closest(word: str, words: tuple[str, ...]) -> str | None:
-    """The word that was probably meant, whatever its case; ``None`` when none is near."""
+def closest(word: str, words: tuple[str, ...], *, cutoff: float = 0.6) -> str | None:
+    """The word that was probably meant, whatever its case; ``None`` when none is near (1 is the same word)."""
     by_lower = {each.lower(): each for each in words}
-    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[near[0]] if near else None
 
 
@@ -98,12 +99,35 @@ def _key(error: ErrorDetails) -> str:
     return next((str(each) for each in reversed(error["loc"]) if isinstance(each, str)), "the document")
 
 
+def _path(location: Location) -> str:
+    """``load_balancers.probes`` for a place in any of them."""
+    return ".".join(step for step in untagged(location) if isinstance(step, str)) or "the document"
+
+
+@cache
+def _homes() -> dict[str, frozenset[str]]:
+    """Every key of the document, and the paths of what may have it."""
+    homes: dict[str, frozenset[str]] = {}
+    ways: list[tuple[Location, type[BaseModel]]] = [((), Topology)]
+    for way, model in ways:  # grows while it is read
+        for key, field in model.model_fields.items():
+            homes[key] = homes.get(key, frozenset()) | {_path(way)}
+            found = _inside(field.annotation)
+            inner = _RUNTIMES.values() if found is runtimes.NamespaceRuntime else [found]
+            ways += [((*way, key), each) for each in inner if each and issubclass(each, BaseModel)]
+    return homes
+
+
 def _extra(error: ErrorDetails) -> tuple[str, str]:
     model = model_at(error["loc"][:-1])
     keys = tuple(model.model_fields) if model else ()
     key = str(error["loc"][-1])
-    near = closest(key, keys)
-    fix = f"did you mean {near!r}?" if near else f"remove it; the keys here are {', '.join(keys)}"
+    elsewhere = _homes().get(key, frozenset()) - {_path(error["loc"][:-1])}
+    if len(elsewhere) == 1 and not closest(key, keys, cutoff=0.9):
+        fix = f"move it; it is a key of {next(iter(elsewhere))}"
+    else:
+        near = closest(key, keys)
+        fix = f"did you mean {near!r}?" if near else f"remove it; the keys here are {', '.join(keys)}"
     return f"unknown key {key[:60]!r}", fix
 
 

@@ -23,6 +23,7 @@ _ENOUGH = 20
 class DistributionResult:
     """Figures of a distribution check. ``expected`` are flows, not shares; they add up to ``flows``."""
 
+    rule: str
     flows: int
     per_member: dict[str, int]
     expected: dict[str, float]
@@ -40,6 +41,7 @@ class DistributionResult:
     def to_json(self) -> dict[str, object]:
         """Flat, ready for ``json.dumps``."""
         figures = {
+            "rule": self.rule,
             "flows": self.flows,
             "per_member": dict(self.per_member),
             "expected": {name: round(wish, 3) for name, wish in self.expected.items()},
@@ -54,15 +56,16 @@ class DistributionResult:
         total = self.flows or 1
         members = ", ".join(f"{name} {100 * count / total:.1f} %" for name, count in self.per_member.items())
         return (
-            f"distribution {self.verdict}: {members} of {self.flows} flows, "
+            f"distribution {self.verdict}: {members} of {self.flows} flows of {self.rule}, "
             f"chi-square {self.chi_square:.2f}, p = {self.p_value:.3g}"
         )
 
 
-def judge_distribution(per_member: Mapping[str, int], shares: Mapping[str, float]) -> DistributionResult:
+def judge_distribution(rule: str, per_member: Mapping[str, int], shares: Mapping[str, float]) -> DistributionResult:
     """The verdict on counts of flows.
 
     Args:
+        rule: Which load-balancing rule spread them, for the report.
         per_member: Member to flows seen there.
         shares: Member to its expected share; any positive unit (buckets of the table do), 0 for a member
             that must get nothing, such as one whose probe is down.
@@ -93,6 +96,7 @@ def judge_distribution(per_member: Mapping[str, int], shares: Mapping[str, float
     if probability < _UNLIKELY:
         reasons.append(f"the shares are wrong: chi-square {statistic:.1f}, p = {probability:.2g}")
     return DistributionResult(
+        rule=rule,
         flows=total,
         per_member=dict(per_member),
         expected=expected,

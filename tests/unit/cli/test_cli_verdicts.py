@@ -50,14 +50,14 @@ def printed(capsys: pytest.CaptureFixture[str], *reports: tuple[str, Check]) -> 
 
 def test_checks_that_passed(capsys: pytest.CaptureFixture[str]) -> None:
     """Phases are headings; figures stand in one column; the last line is the verdict on all."""
-    spread = judge_distribution({"nva1": 1010, "nva2": 990}, {"nva1": 2048.0, "nva2": 2048.0})
+    spread = judge_distribution("lb/fe/ha", {"nva1": 1010, "nva2": 990}, {"nva1": 2048.0, "nva2": 2048.0})
     lines = printed(capsys, ("steady", SYMMETRIC), ("steady", spread), ("fault", FAILOVER), ("recovered", SYMMETRIC))
     assert lines == [
         "steady state",
         "  symmetry      pass  2000 of 2000 flows symmetric, 0 asymmetric, 0 lost",
         "                      nva1 1010, nva2 990",
         "  distribution  pass  nva1 50.5 % (50.0 % expected), nva2 49.5 % (50.0 % expected)",
-        "                      2000 flows, chi-square 0.20, p = 0.655",
+        "                      2000 flows of lb/fe/ha, chi-square 0.20, p = 0.655",
         "fault: crash on nva1",
         "  failover      pass  detected 122 ms, programmed 125 ms, first good packet never after the fault",
         "                      detection at Azure's own times: about 6.1 s (time scale 0.02)",

@@ -13,13 +13,15 @@ from testbed.verify.distribution import judge_distribution
 
 def test_even_counts_pass() -> None:
     """Counts near their shares pass; expected values are flows and add up."""
-    result = judge_distribution({"a": 1010, "b": 990}, {"a": 2048, "b": 2048})
+    result = judge_distribution("lb/fe/ha", {"a": 1010, "b": 990}, {"a": 2048, "b": 2048})
     assert result.verdict == "pass"
     assert result.expected == {"a": 1000, "b": 1000}
     assert (result.chi_square, result.degrees_of_freedom) == (0.2, 1)
     assert result.p_value == pytest.approx(0.6547, abs=1e-4)
     assert json.loads(json.dumps(result.to_json()))["verdict"] == "pass"
-    assert result.summary() == "distribution pass: a 50.5 %, b 49.5 % of 2000 flows, chi-square 0.20, p = 0.655"
+    assert result.to_json()["rule"] == "lb/fe/ha"
+    shares = "a 50.5 %, b 49.5 % of 2000 flows of lb/fe/ha"
+    assert result.summary() == f"distribution pass: {shares}, chi-square 0.20, p = 0.655"
 
 
 def test_honest_randomness_passes() -> None:
@@ -28,7 +30,7 @@ def test_honest_randomness_passes() -> None:
     generator = random.Random(1)  # noqa: S311 - a repeatable throw of dice
     for _ in range(50):
         counts = Counter(generator.choices(list(shares), list(shares.values()), k=2000))
-        assert judge_distribution(counts, shares).verdict == "pass"
+        assert judge_distribution("lb/fe/ha", counts, shares).verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -44,12 +46,12 @@ def test_honest_randomness_passes() -> None:
 )
 def test_each_reason_to_fail(counts: dict[str, int], shares: dict[str, float], reason: str) -> None:
     """Wrong shares, no flows, flows where none belong, and an idle member each fail."""
-    result = judge_distribution(counts, shares)
+    result = judge_distribution("lb/fe/ha", counts, shares)
     assert result.verdict == "fail"
     assert reason in result.reasons
 
 
 def test_few_flows_do_not_fail() -> None:
     """A member that could be idle by chance does not fail, and one member alone has nothing to compare."""
-    assert judge_distribution({"a": 9, "b": 0}, {"a": 1, "b": 1}).verdict == "pass"
-    assert judge_distribution({"a": 500}, {"a": 4096}).p_value == 1
+    assert judge_distribution("lb/fe/ha", {"a": 9, "b": 0}, {"a": 1, "b": 1}).verdict == "pass"
+    assert judge_distribution("lb/fe/ha", {"a": 500}, {"a": 4096}).p_value == 1
