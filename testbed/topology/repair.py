@@ -15,7 +15,7 @@ from testbed.topology.draft import Draft, locate
 from testbed.topology.findings import Finding
 from testbed.topology.model import Topology
 from testbed.topology.nodes import Node
-from testbed.topology.wording import closest, model_at, put, untagged
+from testbed.topology.wording import meant, model_at, put, untagged
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -116,10 +116,9 @@ class _Repair:
 
     def _meant(self, location: Location) -> str | None:
         """The key that a misspelt one was meant to be, unless that one is given as well."""
-        model = model_at(location[:-1])
         node = self._way(location[:-1])
         parent = node[-1][1] if node else self.root
-        better = closest(str(location[-1]), tuple(model.model_fields)) if model else None
+        better = meant(location)
         return better if better and better not in (parent.entries or {}) else None
 
     def _way(self, location: Location) -> list[tuple[str | int, Node]]:

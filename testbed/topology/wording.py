@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from testbed.topology.nodes import Location
 
-__all__ = ["KINDS", "closest", "model_at", "one_of", "put", "suggestion", "untagged"]
+__all__ = ["KINDS", "closest", "meant", "model_at", "one_of", "put", "suggestion", "untagged"]
 
 _SEE = "see docs/topology.md for the keys and their values"
 #: A runtime's models by their kind, which pydantic puts into the places of errors.
@@ -118,17 +118,29 @@ def _homes() -> dict[str, frozenset[str]]:
     return homes
 
 
+def _home(location: Location) -> str | None:
+    """Where the key at this place belongs, if not here, and if to one place only."""
+    elsewhere = _homes().get(str(location[-1]), frozenset()) - {_path(location[:-1])}
+    return next(iter(elsewhere)) if len(elsewhere) == 1 else None
+
+
+def meant(location: Location) -> str | None:
+    """The key that an unknown one was meant to be; ``None`` when it is of another place, or none here is near."""
+    model = model_at(location[:-1])
+    cutoff = 0.9 if _home(location) else 0.6
+    return closest(str(location[-1]), tuple(model.model_fields), cutoff=cutoff) if model else None
+
+
 def _extra(error: ErrorDetails) -> tuple[str, str]:
-    model = model_at(error["loc"][:-1])
-    keys = tuple(model.model_fields) if model else ()
-    key = str(error["loc"][-1])
-    elsewhere = _homes().get(key, frozenset()) - {_path(error["loc"][:-1])}
-    if len(elsewhere) == 1 and not closest(key, keys, cutoff=0.9):
-        fix = f"move it; it is a key of {next(iter(elsewhere))}"
+    location = error["loc"]
+    if near := meant(location):
+        fix = f"did you mean {near!r}?"
+    elif home := _home(location):
+        fix = f"move it; it is a key of {home}"
     else:
-        near = closest(key, keys)
-        fix = f"did you mean {near!r}?" if near else f"remove it; the keys here are {', '.join(keys)}"
-    return f"unknown key {key[:60]!r}", fix
+        model = model_at(location[:-1])
+        fix = f"remove it; the keys here are {', '.join(model.model_fields if model else ())}"
+    return f"unknown key {str(location[-1])[:60]!r}", fix
 
 
 def _missing(error: ErrorDetails) -> tuple[str, str]:
