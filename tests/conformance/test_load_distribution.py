@@ -50,8 +50,8 @@ def _carriers(lab: Lab, sender: str, receiver: str, protocol: str, flows: int = 
     ends = []
     with lab.tap(*_NVAS) as tap:
         for _ in range(flows):
-            with lab.open(sender, _KINDS[protocol]) as opened, suppress(ConnectionRefusedError):
-                opened.bind((_ADDRESSES[sender], 0))
+            opened = lab.open(sender, _KINDS[protocol], address=_ADDRESSES[sender])
+            with opened, suppress(ConnectionRefusedError):
                 ends.append((_ADDRESSES[sender], opened.getsockname()[1]))
                 opened.connect((_ADDRESSES[receiver], 4000))
                 opened.send(b"hello")
