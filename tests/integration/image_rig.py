@@ -16,7 +16,8 @@ import paramiko
 
 from testbed.deadline import wait_for
 from testbed.images import engine
-from testbed.kernel.namespaces import create, delete, entered
+from testbed.kernel.namespaces import adopt, create, delete, entered
+from testbed.kernel.namespaces import path as mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,14 +49,18 @@ ROUTING = {"net.ipv4.ip_forward": "1", "net.netfilter.nf_conntrack_tcp_loose": "
 
 @dataclass(frozen=True)
 class Place:
-    """A network namespace: its file, and what ``ip`` calls it."""
+    """A network namespace, by its name."""
 
-    path: str
-    target: str
+    name: str
+
+    @property
+    def net(self) -> str:
+        """It, as ``nsenter`` wants to be told."""
+        return f"--net={mount(self.name)}"
 
     def run(self, *command: str) -> str:
         """Run a command of this machine's in it."""
-        words = ["nsenter", f"--net={self.path}", *command]
+        words = ["nsenter", self.net, *command]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
@@ -64,14 +69,17 @@ def namespace(name: str) -> Iterator[Place]:
     """A network namespace that goes with the block."""
     create(name, "images")
     try:
-        yield Place(f"/run/netns/{name}", name)
+        yield Place(name)
     finally:
         delete(name)
 
 
 @contextmanager
 def run_image(reference: str, name: str, **options: Any) -> Iterator[tuple[Container, Place]]:
-    """A container as the lab runs it: no network of the engine's, and two capabilities more than usual."""
+    """A container as the lab runs it: no network of the engine's, and two capabilities more than usual.
+
+    Its namespace has a name, so that it outlives a container that ends while its cables are plugged in.
+    """
     settings: dict[str, Any] = {"cap_add": ["NET_ADMIN", "NET_RAW"], "sysctls": ROUTING, "hostname": name}
     with closing(engine()) as client:
         container = client.containers.run(
@@ -79,15 +87,16 @@ def run_image(reference: str, name: str, **options: Any) -> Iterator[tuple[Conta
         )
         try:
             container.reload()
-            pid = str(container.attrs["State"]["Pid"])
-            yield container, Place(f"/proc/{pid}/ns/net", pid)
+            adopt(name, "images", container.attrs["State"]["Pid"])
+            yield container, Place(name)
         finally:
             container.remove(force=True, v=True)
+            delete(name)
 
 
 def connect(one: Place, one_link: str, one_address: str, two: Place, two_link: str, two_address: str) -> None:
     """A cable: a veth pair, with an address at each end."""
-    one.run("ip", "link", "add", one_link, "type", "veth", "peer", "name", two_link, "netns", two.target)
+    one.run("ip", "link", "add", one_link, "type", "veth", "peer", "name", two_link, "netns", two.name)
     for place, link, address in ((one, one_link, one_address), (two, two_link, two_address)):
         place.run("ip", "address", "add", address, "dev", link)
         place.run("ip", "link", "set", link, "up")

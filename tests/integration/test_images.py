@@ -68,8 +68,8 @@ def between(image: str, **options: Any) -> Iterator[Rig]:
         far.run("ip", "route", "add", "default", "via", FAR)
         far.run("ip", "address", "add", f"{OUTSIDE}/32", "dev", "lo")
         place.run("ip", "route", "add", f"{OUTSIDE}/32", "via", SERVER)
-        with server(client.target), server(far.target):
-            yield Rig(client.target, far.target, container, place)
+        with server(client.name), server(far.name):
+            yield Rig(client.name, far.name, container, place)
 
 
 def inside(container: Container, *command: str) -> str:
@@ -373,7 +373,7 @@ def test_endpoint_serves() -> None:
     ):
         connect(one_place, "eth0", "10.1.0.4/24", two_place, "eth0", "10.1.0.5/24")
         connect(looker, "eth0", "10.3.0.4/24", one_place, "eth1", "10.3.0.1/24")
-        wait_for_health(looker.target, "10.3.0.1")
+        wait_for_health(looker.name, "10.3.0.1")
         curl = ("curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "http://10.1.0.5/any")
         assert inside(one, *curl) == f"{OWN}-two\n"
         assert '"bits_per_second"' in inside(one, "iperf3", "--client", "10.1.0.5", "--time", "1", "--json")

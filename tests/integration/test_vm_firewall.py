@@ -143,18 +143,18 @@ def booted(folder: Path, words: list[str], *, memory: str = "512M") -> Iterator[
     with namespace(f"{OWN}-client") as client, namespace(f"{OWN}-server") as far:
         for number in (0, 1):
             client.run("ip", "tuntap", "add", f"tap{number}", "mode", "tap")
-        with subprocess.Popen(["nsenter", f"--net={client.path}", *command, *words]) as process:
+        with subprocess.Popen(["nsenter", client.net, *command, *words]) as process:
             try:
                 wait_for("QEMU answers", lambda: answers(control), seconds=10)
                 # The device stays QEMU's: only its place changes.
-                client.run("ip", "link", "set", "tap1", "netns", far.target)
+                client.run("ip", "link", "set", "tap1", "netns", far.name)
                 for place, tap, address, way in ((client, "tap0", CLIENT, NEAR), (far, "tap1", SERVER, FAR)):
                     place.run("ip", "address", "add", f"{address}/24", "dev", tap)
                     place.run("ip", "link", "set", tap, "up")
                     place.run("ip", "route", "add", "default", "via", way)
                 far.run("ip", "address", "add", f"{OUTSIDE}/32", "dev", "lo")
-                with server(client.target), server(far.target):
-                    yield Guest(client.target, far.target, process, control, serial)
+                with server(client.name), server(far.name):
+                    yield Guest(client.name, far.name, process, control, serial)
             finally:
                 print(serial.read_text(errors="replace"))
                 process.kill()
