@@ -18,6 +18,7 @@ __all__ = [
     "machine",
     "network",
     "rule",
+    "servers_behind_a_router",
     "user_route",
 ]
 
@@ -206,6 +207,21 @@ def application(
         ],
         "machines": [*servers, machine("client", "net/clients", "10.20.3.4", IDLE)],
     }
+
+
+def servers_behind_a_router(*, floating: bool, **covers: Any) -> Document:
+    """Servers ``app1`` and ``app2``; their answers to the client ``behind`` (10.20.5.5) go by the router ``gw``."""
+    document = application(2, floating=floating, rules=[rule(pool="apps", enable_floating_ip=floating, **covers)])
+    (net,) = document["virtual_networks"]
+    net["subnets"][0]["route_table"] = "to-gw"
+    net["subnets"].append({"name": "inner", "address_prefix": "10.20.5.0/24"})
+    document["route_tables"] = [{"name": "to-gw", "routes": [user_route("inner", "10.20.5.0/24", "10.20.3.9")]}]
+    router = machine("gw", "net/clients", "10.20.3.9", IDLE, enable_ip_forwarding=True)
+    router["network_interfaces"].append(
+        {"subnet": "net/inner", "private_ip_address": "10.20.5.4", "enable_ip_forwarding": True}
+    )
+    document["machines"] += [router, machine("behind", "net/inner", "10.20.5.5", IDLE)]
+    return document
 
 
 def behind_a_router(document: Document) -> Document:

@@ -18,6 +18,7 @@ from documents import (
     hub_spoke,
     machine,
     rule,
+    servers_behind_a_router,
     user_route,
 )
 from facts import fact
@@ -38,6 +39,7 @@ _WEB2 = {4: "10.2.0.4", 6: "fd00:0:2::4"}
 _BEHIND = "fd00:0:2:1::5"
 #: Of applications that answer themselves.
 _FRONTEND = "fd00:0:20:2::4"
+_APPS = {"app1": "fd00:0:20:1::4", "app2": "fd00:0:20:1::5"}
 _PROBES = "ip6 saddr fe80::1234:5678:9abc tcp dport 8080"
 _LARGE = b"x" * 20_000
 _ECHO_REQUEST, _ECHO_REPLY, _TOO_BIG = 128, 129, 2
@@ -51,10 +53,15 @@ def _document() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def lab(labs: Callable[..., Lab]) -> Lab:
     lab = labs(_document())
-    lab.run("gw", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
-    way = ("fd00:0:2:1::/64", "via", "fe80::1234:5678:9abc", "dev", "eth1", "mtu", "1300")
-    lab.run("gw", "ip", "-6", "route", "add", *way)
+    _small_link(lab, "fd00:0:2:1::/64")
     return lab
+
+
+def _small_link(lab: Lab, prefix: str) -> None:
+    """Make ``gw`` forward, and its far link one of MTU 1300."""
+    lab.run("gw", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    way = (prefix, "via", "fe80::1234:5678:9abc", "dev", "eth1", "mtu", "1300")
+    lab.run("gw", "ip", "-6", "route", "add", *way)
 
 
 def _carriers(lab: Lab, version: int, count: int = 12) -> list[set[str]]:
@@ -210,6 +217,31 @@ def test_packet_too_big_reaches_the_right_member(lab: Lab) -> None:
 
 
 @fact(row=21)
+def test_packet_too_big_is_told_in_terms_of_the_member(own_lab: Callable[..., Lab]) -> None:
+    """A "packet too big" that is for an IPv6 frontend reaches its member, and quotes the packet as the member sent it.
+
+    Source: azure.md §4, "Multiple frontends for Azure Load Balancer"
+    Note: No document says so; without it path MTU discovery fails.
+    """
+    lab = own_lab(dual_stack(servers_behind_a_router(floating=False)))
+    _small_link(lab, "fd00:0:20:5::/64")
+    for _ in range(6):
+        with lab.tap("app1", "app2") as tap, lab.tcp("behind", _FRONTEND) as connection:
+            for name in _APPS:
+                lab.run(name, "ip", "-6", "route", "flush", "cache")
+            assert lab.echoes(connection, _LARGE, seconds=lab.timing.patience)
+            own = connection.getsockname()[1]
+            packets = tap.packets()
+            (carrier,) = tap.members_of("fd00:0:20:5::5", own)
+        quoted = {
+            (each.machine, each.destination, socket.inet_ntop(socket.AF_INET6, each.raw[56:72]))
+            for each in packets
+            if any(own in ports for _, ports in _too_big([each]))
+        }
+        assert quoted == {(carrier, _APPS[carrier], _APPS[carrier])}
+
+
+@fact(row=21)
 def test_traffic_for_the_ipv6_frontend_itself_is_rewritten(own_lab: Callable[..., Lab]) -> None:
     """What is for an IPv6 frontend reaches a member at its own address, the port kept; answers come from the frontend.
 
@@ -223,7 +255,7 @@ def test_traffic_for_the_ipv6_frontend_itself_is_rewritten(own_lab: Callable[...
             assert lab.asks("client", _FRONTEND, 7000 + number)
         got = [each for each in members.packets() if not each.sent and 7000 <= each.destination_port < 7012]
         answers = [each for each in client.packets() if not each.sent and 7000 <= each.source_port < 7012]
-    assert {each.destination for each in got} == {"fd00:0:20:1::4", "fd00:0:20:1::5"}
+    assert {each.destination for each in got} == set(_APPS.values())
     assert {each.machine for each in got} == {"app1", "app2"}
     assert {each.source for each in answers} == {_FRONTEND}
 

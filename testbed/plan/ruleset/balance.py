@@ -8,7 +8,7 @@ from testbed.plan.numbers import INTERNET_ZONE, MEMBER_MASK, TABLE_MASK, balance
 from testbed.plan.ruleset import ipvs
 from testbed.plan.ruleset.choice import flow_hash, hash_type
 from testbed.plan.ruleset.context import idle_seconds
-from testbed.plan.ruleset.rewriting import take_over
+from testbed.plan.ruleset.rewriting import TOO_BIG, take_over, tell
 from testbed.plan.ruleset.strangers import stranger_objects, strangers, unbalanced_strangers
 from testbed.plan.ruleset.text import block, elements
 from testbed.topology.switches import Transport
@@ -108,10 +108,22 @@ def rule_chains(fabric: Fabric, rule: Rule) -> list[str]:
     steered = ["counter name meta mark map @packets"]
     rewriting: list[str] = []
     if not rule.enable_floating_ip and rule.members:
-        chains = ", ".join(f"{member.id} : goto to_{rule.id}_{member.id}" for member in rule.members)
-        steered.append(f"ip daddr {rule.frontend_address} meta l4proto {{ tcp, udp }} meta mark vmap {{ {chains} }}")
-        for member in rule.members:
-            port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
-            rewriting += block(f"chain to_{rule.id}_{member.id}", [*port, take_over(fabric, rule, member)])
+        steered.append(f"ip daddr {rule.frontend_address} goto addressed_{rule.id}")
+        rewriting = _addressed(fabric, rule)
     asking = ipvs.ways_to_ask(fabric, rule) if fabric.balancer == "ipvs" else []
     return [*asking, *block(f"chain rule_{rule.id}", lines), *block(f"chain steered_{rule.id}", steered), *rewriting]
+
+
+def _addressed(fabric: Fabric, rule: Rule) -> list[str]:
+    """What is done, per member, to packets for the frontend of a rule without floating IP."""
+    kind, code = TOO_BIG[rule.version]
+    told = f"icmp type {kind} icmp code {code} ct state related"
+    lines, members = [], []
+    for what, way in (("meta l4proto { tcp, udp }", "to"), (told, "tell")):
+        chains = ", ".join(f"{member.id} : goto {way}_{rule.id}_{member.id}" for member in rule.members)
+        lines.append(f"{what} meta mark vmap {{ {chains} }}")
+    for member in rule.members:
+        port = [f"{rule.protocol.lower()} dport set {rule.rewritten_port}"] if rule.rewritten_port else []
+        members += block(f"chain to_{rule.id}_{member.id}", [*port, take_over(fabric, rule, member)])
+        members += block(f"chain tell_{rule.id}_{member.id}", tell(rule, member))
+    return [*block(f"chain addressed_{rule.id}", lines), *members]

@@ -6,6 +6,8 @@ IPv6 it is a set per member and rule: the rule has one frontend.
 
 from __future__ import annotations
 
+import struct
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from testbed.plan.ruleset.context import idle_seconds
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
     from testbed.plan.model import Member, Rule
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["give_back", "rewritten_flows", "take_over"]
+__all__ = ["TOO_BIG", "give_back", "rewritten_flows", "take_over", "tell"]
 
 #: Rewritten flows one member can have at a time; a full table drops new ones.
 _REWRITTEN_FLOWS = 524_288
 #: A rewritten flow as its packets to the member show it, and as the member's answers do.
 _FLOW = "ip saddr . meta l4proto . th sport . th dport"
 _FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
+#: Type and code of the message that path MTU discovery waits for, by IP version: RFC 1191 and RFC 8201.
+TOO_BIG = {4: (3, 4), 6: (2, 0)}
+#: In bits from the ICMP header on: the quoted packet's source address, and its source port; by IP version.
+_QUOTED = {4: (160, 224), 6: (128, 384)}
 
 
 def _set(rule: Rule, member: int) -> str:
@@ -60,3 +66,28 @@ def give_back(rules: list[Rule], member: int) -> list[str]:
     if rules[0].version == 4:
         return [f"ip saddr set {_FLOW_BACK} map @frontend_{member}"]
     return [f"{_FLOW_BACK} @{_set(rule, member)} ip saddr set {rule.frontend_address}" for rule in rules]
+
+
+def tell(rule: Rule, member: Member) -> list[str]:
+    """Give "too big" about an answer to the member that sent it: what is quoted has its own address and port again.
+
+    nft corrects no checksum for bits that it has no name for, so that of the message is made right by a detour: type
+    and code take up the difference of the quoted words, which nft corrects, and are put back as bits, which it does
+    not. The quoted IPv4 header's own checksum stays as it was; hosts do not look at it.
+    """
+    source, port = _QUOTED[rule.version]
+    new, old = ip_address(member.address).packed, ip_address(rule.frontend_address).packed
+    lines = [f"@th,{source},{8 * len(new)} set 0x{new.hex()}"]
+    if rule.rewritten_port:
+        lines.append(f"@th,{port},16 set {rule.rewritten_port:#06x}")
+        new += struct.pack("!H", rule.rewritten_port)
+        old += struct.pack("!H", rule.frontend_port)
+    head = int.from_bytes(bytes(TOO_BIG[rule.version]), "big")
+    detour = (head + _sum(new) - _sum(old)) % 0xFFFF
+    lines.append(f"icmp type set {detour >> 8} icmp code set {detour & 0xFF} @th,0,16 set {head:#06x}")
+    return [*lines, f"ip daddr set {member.address}"]
+
+
+def _sum(words: bytes) -> int:
+    """The sum of 16-bit words, as checksums have it but for the carry."""
+    return sum(struct.unpack(f"!{len(words) // 2}H", words))
