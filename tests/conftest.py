@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fact(row, state): a fact of docs/azure-fidelity.md")
     config.addinivalue_line("markers", "ipvs: a trap of IPVS; not run for another backend")
     config.addinivalue_line("markers", "unbalanced: the balancer plays no part in it; run for nftables only")
+    # Shells start what runs in the background with SIGINT ignored, which programs inherit; tests send it to some.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
