@@ -68,7 +68,7 @@ def way(
         if rule := hop.rule:
             receiver = _member(plan, rule, choose(rule))
             if str(destination) != rule.frontend_address:
-                following = receiver
+                following = receiver if receiver and receiver.address != str(destination) else None
             elif receiver and not rule.enable_floating_ip:  # the member answers itself
                 at = ip_address(receiver.address)
         if hop.kind != "dropped" and (

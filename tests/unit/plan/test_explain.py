@@ -53,6 +53,14 @@ def compile_frontend(name: str) -> str:
     return str(load(name)["load_balancers"][0]["frontend_ip_configurations"][0]["private_ip_address"])
 
 
+def test_a_packet_for_the_member_itself_ends_there() -> None:
+    """A route leads what is for an appliance through the balancer: the appliance that it is for forwards nothing."""
+    document = load("hub-spoke")
+    document["route_tables"][0]["routes"][0]["address_prefix"] = "10.0.0.0/16"
+    found = hops(document, "web1", "10.0.1.4")
+    assert [(each.kind, each.receiver and each.receiver.machine) for each in found] == [("balancer", "nva1")]
+
+
 def test_dropped_packets_say_why() -> None:
     """Reserved ranges end at a None route."""
     (hop,) = hops(load("hub-spoke"), "nva1", "192.168.1.1")
