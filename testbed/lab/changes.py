@@ -39,7 +39,7 @@ _HOLDERS = (
 
 
 def _depends(thing: KernelObject, other: KernelObject) -> bool:
-    """Whether the kernel drops ``thing`` together with ``other``."""
+    """Whether the kernel drops ``thing``, or a part of it, together with ``other``."""
     match other:
         case objects.Veth():
             return _hangs_on(thing, other)
@@ -102,7 +102,7 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     takedown = [
         each
         for each in reversed(removed)
-        if not (each in dropped or _replaced(each, replaced) or _kept(each, rerouted))
+        if not (_is_gone(each, dropped, gone) or _replaced(each, replaced) or _kept(each, rerouted))
     ]
     added = [each for each in wanted if each not in have]
     routing = objects.Route | objects.RoutingRule
@@ -114,6 +114,11 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
         *(Change("remove", each) for each in takedown if isinstance(each, routing)),
         *(Change("add", each) for each in added[ready:]),
     )
+
+
+def _is_gone(thing: KernelObject, dropped: set[KernelObject], namespaces: set[str]) -> bool:
+    """Whether nothing is left of what the kernel has dropped; of a table a cable takes no more than its own chains."""
+    return thing in dropped and (thing.namespace in namespaces or not isinstance(thing, objects.Ruleset))
 
 
 def _destination(route: objects.Route) -> tuple[str, int, str]:

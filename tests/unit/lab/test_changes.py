@@ -138,6 +138,12 @@ def test_security_groups_are_loaded_again_with_a_cable() -> None:
     assert add(other)[0] not in difference(wanted, present)
 
 
+def test_security_groups_go_with_one_of_their_cables() -> None:
+    """A cable takes its own chains only: the table is removed all the same, it still holds those of other cables."""
+    wanted = [each for each in GUARDED if each not in (GROUPS, CABLE, UP, ROUTE)]
+    assert remove(GROUPS)[0] in difference(wanted, GUARDED)
+
+
 def test_a_changed_route_is_replaced_without_a_gap() -> None:
     """The new route takes the old one's place; between the two, packets would find none."""
     elsewhere = objects.Route("x-fabric", 50001, "10.0.0.5/32", gateway="10.0.0.4", link="a-eth0")
