@@ -187,18 +187,9 @@ def fabric_routes(
     And one per virtual network, for replies from the internet.
     """
     for view in network.subnets:
-        table = network_table(view.number)
-        for route in view.routes:
-            if route.state == "Active":
-                yield _prefix_route(fabric, table, network, view, route, outside)
-                yield from _outside_routes(fabric, table, network, view, route)
-        for each in interfaces:
-            if (
-                not each.on_premises
-                and each.virtual_network in network.reachable(view.virtual_network)
-                and (network.target(view, ip_address(each.address)) == ToNetworkInterface(each))
-            ):
-                yield _delivery(fabric, table, _alone(each.address), each)
+        # A table holds one route to a prefix: where a route of the document is for a machine alone, its delivery.
+        routes = {each.destination: each for each in _subnet_routes(fabric, network, view, interfaces, outside)}
+        yield from routes.values()
         yield _selection(fabric, view.number, network.version)
     for name in dict.fromkeys(view.virtual_network for view in network.subnets) if outside else ():
         number = numbers.of("table", f"virtual network {name}")
@@ -206,6 +197,24 @@ def fabric_routes(
             if each.virtual_network == name:
                 yield _delivery(fabric, network_table(number), _alone(each.address), each)
         yield _selection(fabric, number, network.version)
+
+
+def _subnet_routes(
+    fabric: str, network: Network, view: SubnetView, interfaces: tuple[NetworkInterface, ...], outside: Machine | None
+) -> Iterator[objects.Route]:
+    """The prefixes of a subnet's effective routes, then the machines that they deliver to."""
+    table = network_table(view.number)
+    for route in view.routes:
+        if route.state == "Active":
+            yield _prefix_route(fabric, table, network, view, route, outside)
+            yield from _outside_routes(fabric, table, network, view, route)
+    for each in interfaces:
+        if (
+            not each.on_premises
+            and each.virtual_network in network.reachable(view.virtual_network)
+            and (network.target(view, ip_address(each.address)) == ToNetworkInterface(each))
+        ):
+            yield _delivery(fabric, table, _alone(each.address), each)
 
 
 def _alone(address: str) -> str:

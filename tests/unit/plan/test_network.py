@@ -187,3 +187,20 @@ def test_long_names_are_shortened_and_stay_apart() -> None:
     names = [each.fabric_name for machine in plan.machines for each in machine.network_interfaces]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) <= 15
+
+
+@pytest.mark.parametrize("path", sorted(TOPOLOGIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_table_holds_one_route_to_a_prefix(path: Path) -> None:
+    """Also where a route of the document is for a machine alone: of two, the kernel would keep the one set last."""
+    topology = yaml.safe_load(path.read_text())
+    address = topology["machines"][0]["network_interfaces"][0]["private_ip_address"]
+    table = topology.setdefault("route_tables", [{"name": "own", "routes": []}])[0]
+    table["routes"] += [{"name": "alone", "address_prefix": f"{address}/32", "next_hop_type": "VnetLocal"}]
+    for network in topology["virtual_networks"]:
+        for subnet in network["subnets"]:
+            subnet["route_table"] = table["name"]
+    plan = compile_plan(Topology.model_validate(topology), "x", Numbers(), "/run/testbed/x")
+    routes = [each for each in plan.objects if isinstance(each, objects.Route)]
+    places = [(each.namespace, each.table, each.destination) for each in routes]
+    assert len(places) == len(set(places))
+    assert any(each.destination == f"{address}/32" and each.kind == "unicast" for each in routes)
