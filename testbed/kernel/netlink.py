@@ -318,8 +318,8 @@ class Netlink:
             body += attribute(_RTA_OIF, struct.pack("=I", self.index(entry.link)))
         if entry.gateway:
             body += attribute(_RTA_GATEWAY, _packed(entry.gateway)[1])
-        # Gone already is fine: IPv6 routes go with their link, and all of them when IPv6 is turned off.
-        gone = errno.ESRCH if action == "del" and family == socket.AF_INET6 else 0
+        # Gone already is fine: routes can go with an address or their link, and all of IPv6 when it is turned off.
+        gone = errno.ESRCH if action == "del" else 0
         self._change(f"{action} route {entry.destination} in table {entry.table}", kind, flags, body, fine=gone)
 
     def rules(self) -> tuple[RuleEntry, ...]:

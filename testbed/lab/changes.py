@@ -39,7 +39,7 @@ _HOLDERS = (
 
 
 def _depends(thing: KernelObject, other: KernelObject) -> bool:
-    """Whether the kernel drops ``thing``, or a part of it, together with ``other``."""
+    """Whether the kernel drops ``thing``, or a part of it, together with ``other``, or may do so."""
     match other:
         case objects.Veth():
             return _hangs_on(thing, other)
@@ -49,8 +49,12 @@ def _depends(thing: KernelObject, other: KernelObject) -> bool:
         case objects.Namespace() | objects.Instance():
             stays = objects.Namespace | objects.Instance | objects.Veth | objects.MovedLink
             return _brings(other) and thing.namespace == other.namespace and not isinstance(thing, stays)
-        case objects.Address():  # a gateway is no longer reachable without the subnet
-            return isinstance(thing, objects.Route) and (thing.namespace, thing.link) == (other.namespace, other.link)
+        case objects.Address():  # a gateway may no longer be reachable without the subnet
+            return isinstance(thing, objects.Route) and (thing.namespace, thing.link, ":" in thing.destination) == (
+                other.namespace,
+                other.link,
+                ":" in other.address,
+            )
     return False
 
 
@@ -102,7 +106,7 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     takedown = [
         each
         for each in reversed(removed)
-        if not (_is_gone(each, dropped, gone) or _replaced(each, replaced) or _kept(each, rerouted))
+        if not (_replaced(each, replaced) or _kept(each, rerouted) or any(_vanishes(each, one) for one in holders))
     ]
     added = [each for each in wanted if each not in have]
     routing = objects.Route | objects.RoutingRule
@@ -116,9 +120,13 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     )
 
 
-def _is_gone(thing: KernelObject, dropped: set[KernelObject], namespaces: set[str]) -> bool:
-    """Whether nothing is left of what the kernel has dropped; of a table a cable takes no more than its own chains."""
-    return thing in dropped and (thing.namespace in namespaces or not isinstance(thing, objects.Ruleset))
+def _vanishes(thing: KernelObject, holder: KernelObject) -> bool:
+    """Whether nothing can be left of what depends on a holder that is removed.
+
+    Of a table a cable takes its own chains only, and without an address a route may stay.
+    """
+    part = isinstance(thing, objects.Ruleset) and not _brings(holder)
+    return _depends(thing, holder) and not part and not isinstance(holder, objects.Address)
 
 
 def _destination(route: objects.Route) -> tuple[str, int, str]:

@@ -80,6 +80,16 @@ def test_an_address_that_goes_takes_its_routes_with_it() -> None:
     assert list(changes) == [*remove(ADDRESS), *add(moved, default)]
 
 
+def test_routes_that_go_with_an_address_are_removed_all_the_same() -> None:
+    """The kernel may keep them; and those of the other IP version it keeps for certain."""
+    router = objects.Address("x-fabric", "a-eth0", "fe80::1/64")
+    other = objects.Route("x-fabric", 50001, "fd00::4/128", gateway="fd00::4", link="a-eth0")
+    stays = objects.Route("x-fabric", 50001, "fd00::5/128", gateway="fd00::4", link="a-eth0")
+    present = (*ALL[:5], router, *ALL[5:], other, stays)
+    wanted = [each for each in (*ALL, stays) if each is not ROUTE]
+    assert list(difference(wanted, present)) == [*remove(router), *add(stays), *remove(other, ROUTE)]
+
+
 CONTAINER = objects.Instance("x-a", "a", "container", "image", "{}")
 OTHER_CONTAINER = objects.Instance("x-a", "a", "container", "image", '{"memory": "1G"}')
 CONTAINED = (FABRIC, CONTAINER, CABLE, UP, ADDRESS, ROUTE, OTHER_ROUTE, RULES, CONTROLLER)
