@@ -276,7 +276,8 @@ def asking(fabric: str, rules: tuple[Rule, ...], scheduler: str) -> Iterator[obj
         )
     yield objects.Route(fabric, IPVS_TABLE, "0.0.0.0/0", kind="local", link="lo")
     yield objects.RoutingRule(fabric, IPVS_TABLE, IPVS_MASK, IPVS_MASK, IPVS_TABLE)
-    yield objects.VirtualServices(fabric, virtual_services.services(rules, scheduler))
+    if services := virtual_services.services(rules, scheduler):
+        yield objects.VirtualServices(fabric, services)
 
 
 def steering(fabric: str, rules: tuple[Rule, ...]) -> Iterator[objects.KernelObject]:

@@ -73,6 +73,7 @@ def test_no_member(own_lab: Callable[..., Lab]) -> None:
     lab = own_lab(application(0))
     assert not lab.connects("client", APP_FRONTEND)
     assert not lab.asks("client", APP_FRONTEND)
+    assert lab.up(application(0)).changes == ()
     lab.up(application(2))
     assert lab.connects("client", APP_FRONTEND)
 

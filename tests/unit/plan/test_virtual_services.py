@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -23,7 +23,7 @@ TOPOLOGIES = Path(__file__).parents[3] / "topologies"
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def plan(name: str, **more: str) -> Plan:
+def plan(name: str, **more: Any) -> Plan:
     document = yaml.safe_load((TOPOLOGIES / f"{name}.yaml").read_text()) | more
     return compile_plan(Topology.model_validate(document), name, Numbers(), f"/run/testbed/{name}")
 
@@ -74,9 +74,11 @@ def test_rules_meet_no_flow_of_each_other() -> None:
 
 
 def test_without_members_nobody_is_asked() -> None:
-    """A pool without members has no services: there is nobody to choose."""
+    """A pool without members has no services: there is nobody to choose, and a plan without them has no such object."""
     made = plan("hub-spoke", balancer="ipvs")
     (services,) = [each for each in made.objects if isinstance(each, objects.VirtualServices)]
     assert len(services.services) == 2
     (rule,) = made.rules
     assert virtual_services.services((replace(rule, members=()),), "mh") == ()
+    nobody = plan("hub-spoke", balancer="ipvs", load_balancers=[], route_tables=[{"name": "to-nva", "routes": []}])
+    assert not [each for each in nobody.objects if isinstance(each, objects.VirtualServices)]
