@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -89,9 +90,9 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     removed += [
         each for each in present if each in keep and isinstance(each, objects.Veth) and each.peer_namespace in gone
     ]
-    holders = [each for each in removed if isinstance(each, _HOLDERS)]
-    dropped = {each for each in present if any(_depends(each, holder) for holder in holders)}
-    have = set(present) - dropped - set(removed)
+    holders = _by_namespace(removed)
+    losses = {each: [one for one in holders[each.namespace] if _depends(each, one)] for each in present}
+    have = {each for each, those in losses.items() if not those} - set(removed)
     replacing = {
         each.namespace
         for each in wanted
@@ -106,7 +107,7 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     takedown = [
         each
         for each in reversed(removed)
-        if not (_replaced(each, replaced) or _kept(each, rerouted) or any(_vanishes(each, one) for one in holders))
+        if not (_replaced(each, replaced) or _kept(each, rerouted) or any(_wholly(each, one) for one in losses[each]))
     ]
     added = [each for each in wanted if each not in have]
     routing = objects.Route | objects.RoutingRule
@@ -120,13 +121,23 @@ def difference(wanted: Iterable[KernelObject], present: Iterable[KernelObject]) 
     )
 
 
-def _vanishes(thing: KernelObject, holder: KernelObject) -> bool:
+def _by_namespace(removed: Iterable[KernelObject]) -> dict[str, list[KernelObject]]:
+    """What others go with, by where these are: a cable is in two namespaces."""
+    found: dict[str, list[KernelObject]] = defaultdict(list)
+    for each in removed:
+        if isinstance(each, _HOLDERS):
+            for place in {each.namespace, each.peer_namespace} if isinstance(each, objects.Veth) else {each.namespace}:
+                found[place].append(each)
+    return found
+
+
+def _wholly(thing: KernelObject, holder: KernelObject) -> bool:
     """Whether nothing can be left of what depends on a holder that is removed.
 
     Of a table a cable takes its own chains only, and without an address a route may stay.
     """
     part = isinstance(thing, objects.Ruleset) and not _brings(holder)
-    return _depends(thing, holder) and not part and not isinstance(holder, objects.Address)
+    return not part and not isinstance(holder, objects.Address)
 
 
 def _destination(route: objects.Route) -> tuple[str, int, str]:
