@@ -10,7 +10,7 @@ from testbed.plan.numbers import FRAGMENT, INTERNET_ZONE, TABLE_MASK, balance_ma
 from testbed.plan.ruleset.context import PROBE_SOURCE
 from testbed.plan.ruleset.rewriting import give_back
 from testbed.plan.ruleset.text import block
-from testbed.plan.ruleset.versions import neighbours
+from testbed.plan.ruleset.versions import QUOTED, neighbours
 from testbed.topology.switches import Transport
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ __all__ = ["classify", "fragments", "from_member", "from_subnet", "frontend"]
 
 #: ICMP messages that carry the head of the packet they are about.
 _ERRORS = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
-#: In such a message, in bits from the ICMP header on: the inner packet's protocol, and its ports; by IP version.
-_INNER = {4: ("@th,136,8", "@th,224,16", "@th,240,16"), 6: ("@th,112,8", "@th,384,16", "@th,400,16")}
 _PROTOCOL_NUMBERS = {"Tcp": 6, "Udp": 17}
 
 
@@ -75,10 +73,11 @@ def frontend(fabric: Fabric, rules: tuple[Rule, ...]) -> list[str]:
         return lines
     fates = [f"{rule.protocol.lower()} . {rule.frontend_port} : goto zone_{rule.id}" for rule in ports]
     choice = [f"meta l4proto . th dport vmap {{ {', '.join(fates)} }}"]
-    protocol, *inner_ports = _INNER[fabric.version]
+    quoted = QUOTED[fabric.version]
     for rule in ports:
-        inner = f"{_ERRORS} {protocol} {_PROTOCOL_NUMBERS[rule.protocol]}"
-        choice += [f"{inner} {port} {rule.frontend_port} goto zone_{rule.id}" for port in inner_ports]
+        inner = f"{_ERRORS} {quoted.protocol} {_PROTOCOL_NUMBERS[rule.protocol]}"
+        ports_there = (quoted.source_port, quoted.destination_port)
+        choice += [f"{inner} {port} {rule.frontend_port} goto zone_{rule.id}" for port in ports_there]
     rest = [f"goto zone_{rule.id}" for rule in rules if rule.ha_ports]
     choice += rest or ['drop comment "no rule for this port"']
     return [*lines, *block(f"chain {_chain_of_rules(rules)}", choice)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from testbed.plan.ruleset.context import idle_seconds
 from testbed.plan.ruleset.text import block
+from testbed.plan.ruleset.versions import QUOTED
 
 if TYPE_CHECKING:
     from testbed.plan.model import Member, Rule
@@ -26,8 +27,6 @@ _FLOW = "ip saddr . meta l4proto . th sport . th dport"
 _FLOW_BACK = "ip daddr . meta l4proto . th dport . th sport"
 #: Type and code of the message that path MTU discovery waits for, by IP version: RFC 1191 and RFC 8201.
 TOO_BIG = {4: (3, 4), 6: (2, 0)}
-#: In bits from the ICMP header on: the quoted packet's source address, and its source port; by IP version.
-_QUOTED = {4: (160, 224), 6: (128, 384)}
 
 
 def _set(rule: Rule, member: int) -> str:
@@ -75,11 +74,11 @@ def tell(rule: Rule, member: Member) -> list[str]:
     and code take up the difference of the quoted words, which nft corrects, and are put back as bits, which it does
     not. The quoted IPv4 header's own checksum stays as it was; hosts do not look at it.
     """
-    source, port = _QUOTED[rule.version]
+    quoted = QUOTED[rule.version]
     new, old = ip_address(member.address).packed, ip_address(rule.frontend_address).packed
-    lines = [f"@th,{source},{8 * len(new)} set 0x{new.hex()}"]
+    lines = [f"{quoted.source} set 0x{new.hex()}"]
     if rule.rewritten_port:
-        lines.append(f"@th,{port},16 set {rule.rewritten_port:#06x}")
+        lines.append(f"{quoted.source_port} set {rule.rewritten_port:#06x}")
         new += struct.pack("!H", rule.rewritten_port)
         old += struct.pack("!H", rule.frontend_port)
     head = int.from_bytes(bytes(TOO_BIG[rule.version]), "big")

@@ -7,12 +7,28 @@ the same in IPv6 under another name. What has no counterpart is written by the p
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from testbed.plan.ruleset.context import Fabric
 
-__all__ = ["LINK_LOCAL", "in_words_of", "neighbours"]
+__all__ = ["LINK_LOCAL", "QUOTED", "in_words_of", "neighbours"]
+
+
+class _Quoted(NamedTuple):
+    """Fields of the packet that an ICMP error quotes, as nft finds them: in bits from the ICMP header on."""
+
+    protocol: str
+    source: str
+    source_port: str
+    destination_port: str
+
+
+#: By IP version; of IPv4, a header without options.
+QUOTED = {
+    4: _Quoted("@th,136,8", "@th,160,32", "@th,224,16", "@th,240,16"),
+    6: _Quoted("@th,112,8", "@th,128,128", "@th,384,16", "@th,400,16"),
+}
 
 #: What never leaves a cable: neighbour discovery, the platform's address, groups.
 LINK_LOCAL = "ip6 daddr { fe80::/10, ff00::/8 }"
