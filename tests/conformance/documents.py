@@ -11,9 +11,11 @@ __all__ = [
     "FIREWALL",
     "FRONTEND",
     "IDLE",
+    "Document",
     "application",
     "behind_a_router",
     "dual_stack",
+    "health",
     "hub_spoke",
     "machine",
     "network",
@@ -71,6 +73,12 @@ def rule(name: str = "ha", frontend: str = "fe", pool: str = "nvas", **more: Any
     }
 
 
+def health(**more: Any) -> Document:
+    """The probe that rules name, of appliances; further keys are put in place of its own."""
+    own = {"name": "health", "protocol": "Http", "port": 8080, "request_path": "/health", "interval_in_seconds": 5}
+    return own | more
+
+
 def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: Any) -> Document:
     """A hub with NVAs ``nva1`` … behind one HA Ports rule, and the spokes of ``web1`` and ``web2``.
 
@@ -87,14 +95,6 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
         )
         for number in range(members)
     ]
-    health = {
-        "name": "health",
-        "protocol": "Http",
-        "port": 8080,
-        "request_path": "/health",
-        "interval_in_seconds": 5,
-        **(probe or {}),
-    }
     return {
         "virtual_networks": [
             network("hub", "10.0.0.0/16", nva="10.0.1.0/24", lb="10.0.2.0/24"),
@@ -111,7 +111,7 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
                 "name": "ilb",
                 "frontend_ip_configurations": [{"name": "fe", "subnet": "hub/lb", "private_ip_address": FRONTEND}],
                 "backend_address_pools": [{"name": "nvas"}],
-                "probes": [health],
+                "probes": [health(**(probe or {}))],
                 "load_balancing_rules": [rule(**rule_keys)],
             }
         ],
@@ -124,45 +124,57 @@ def hub_spoke(members: int = 2, *, probe: Document | None = None, **rule_keys: A
 
 
 def dual_stack(document: Document) -> Document:
-    """The same with IPv6 beside IPv4: 10.A.B.C is fd00:0:A:B::C as well, and rules, pools and probes are ``…-v6``."""
+    """The same with IPv6 beside IPv4: 10.A.B.C is fd00:0:A:B::C as well, and rules, pools and probes are ``…-v6``.
+
+    Left out is what IPv6 does not have, or no such twin: gateways, floating rules, routes to other prefixes.
+    """
     for each in document["virtual_networks"]:
-        each["address_space"] = [*each["address_space"], f"{_ipv6(each['address_space'][0])}/48"]
+        each["address_space"] = [*each["address_space"], _ipv6(each["address_space"][0])]
         for subnet in each["subnets"]:
-            prefix = subnet.pop("address_prefix")
-            subnet["address_prefixes"] = [prefix, f"{_ipv6(prefix)}/64"]
+            if subnet["name"] != "GatewaySubnet":
+                prefix = subnet.pop("address_prefix")
+                subnet["address_prefixes"] = [prefix, _ipv6(prefix)]
     for table in document.get("route_tables", ()):
-        routes = table["routes"]
-        table["routes"] = routes + [
-            user_route(
-                f"{each['name']}-v6",
-                "::/0" if each["address_prefix"] == "0.0.0.0/0" else f"{_ipv6(each['address_prefix'])}/64",
-                _ipv6(each["next_hop_ip_address"]),
-            )
-            for each in routes
-        ]
-    for balancer in document["load_balancers"]:
+        table["routes"] = table["routes"] + [_twin(each) for each in table["routes"] if _has_twin(each)]
+    balancers = [each for each in document["load_balancers"] if not _floats(each)]
+    for balancer in balancers:
         for key in ("frontend_ip_configurations", "backend_address_pools", "probes", "load_balancing_rules"):
-            balancer[key] = balancer[key] + [_renamed(each) for each in balancer[key]]
+            balancer[key] = balancer[key] + [_twin(each) for each in balancer[key]]
+    known = {each["name"] for each in balancers}
     for each in document["machines"]:
         for interface in each["network_interfaces"]:
-            pools = [f"{pool}-v6" for pool in interface.get("backend_address_pools", [])]
-            own = {"name": "v6", "private_ip_address": _ipv6(interface["private_ip_address"])}
-            interface["ip_configurations"] = [own | ({"backend_address_pools": pools} if pools else {})]
+            pools = [pool for pool in interface.get("backend_address_pools", ()) if pool.partition("/")[0] in known]
+            own: Document = {"name": "v6", "private_ip_address": _ipv6(interface["private_ip_address"])}
+            interface["ip_configurations"] = [own | {"backend_address_pools": [f"{pool}-v6" for pool in pools]}]
     return document
 
 
 _NAMES = ("name", "frontend_ip_configuration", "backend_address_pool", "probe")
+_ADDRESSES = ("private_ip_address", "address_prefix", "next_hop_ip_address")
+#: Lengths of prefixes, and those of their twins.
+_LENGTHS = {"": "", "0": "/0", "16": "/48", "24": "/64", "32": "/128"}
 
 
-def _renamed(part: Document) -> Document:
+def _floats(balancer: Document) -> bool:
+    return any(each.get("enable_floating_ip") for each in balancer["load_balancing_rules"])
+
+
+def _has_twin(route: Document) -> bool:
+    address, _, length = route["address_prefix"].partition("/")
+    return length in _LENGTHS and (length == "0" or address.startswith("10."))
+
+
+def _twin(part: Document) -> Document:
     twin = part | {key: f"{part[key]}-v6" for key in _NAMES if key in part}
-    return twin | ({"private_ip_address": _ipv6(part["private_ip_address"])} if "private_ip_address" in part else {})
+    return twin | {key: _ipv6(part[key]) for key in _ADDRESSES if key in part}
 
 
-def _ipv6(address: str) -> str:
-    """The twin of an IPv4 address, or where a prefix begins."""
-    _, network, subnet, number = address.partition("/")[0].split(".")
-    return str(IPv6Address(f"fd00:0:{network}:{subnet}::{number}"))
+def _ipv6(text: str) -> str:
+    """The twin of an IPv4 address or prefix."""
+    address, _, length = text.partition("/")
+    _, network, subnet, number = address.split(".")
+    twin = IPv6Address(f"fd00:0:{network}:{subnet}::{number}") if length != "0" else "::"
+    return f"{twin}{_LENGTHS[length]}"
 
 
 def application(
@@ -193,15 +205,7 @@ def application(
                 "name": "ilb",
                 "frontend_ip_configurations": [{"name": "fe", "subnet": "net/lb", "private_ip_address": APP_FRONTEND}],
                 "backend_address_pools": [{"name": "apps", **pool}],
-                "probes": [
-                    {
-                        "name": "health",
-                        "protocol": "Http",
-                        "port": 9000,
-                        "request_path": "/health",
-                        "interval_in_seconds": 5,
-                    }
-                ],
+                "probes": [health(port=9000)],
                 "load_balancing_rules": rules or [rule(pool="apps", enable_floating_ip=floating)],
             }
         ],

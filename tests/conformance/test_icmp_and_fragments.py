@@ -114,8 +114,8 @@ def _servers_discover(lab: Lab, document: dict[str, Any], source: tuple[str | No
     lab.up(document)
     _small_link(lab, "10.20.5.0/24", "10.20.5.4")
     for _ in range(6):
-        with lab.tap("app1", "app2") as tap, lab.tcp("behind", APP_FRONTEND, 80) as connection:
-            for name in ("app1", "app2"):
+        with lab.tap(*_SERVERS) as tap, lab.tcp("behind", APP_FRONTEND, 80) as connection:
+            for name in _SERVERS:
                 lab.run(name, "ip", "route", "flush", "cache")
             assert lab.echoes(connection, _LARGE, seconds=lab.timing.patience)
             own = connection.getsockname()[1]

@@ -226,7 +226,7 @@ def test_packet_too_big_is_told_in_terms_of_the_member(own_lab: Callable[..., La
     lab = own_lab(dual_stack(servers_behind_a_router(floating=False)))
     _small_link(lab, "fd00:0:20:5::/64")
     for _ in range(6):
-        with lab.tap("app1", "app2") as tap, lab.tcp("behind", _FRONTEND) as connection:
+        with lab.tap(*_APPS) as tap, lab.tcp("behind", _FRONTEND) as connection:
             for name in _APPS:
                 lab.run(name, "ip", "-6", "route", "flush", "cache")
             assert lab.echoes(connection, _LARGE, seconds=lab.timing.patience)
